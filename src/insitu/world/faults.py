@@ -1,0 +1,164 @@
+"""Faults on demand, with known rates: what a candidate generator gets wrong, with the truth kept."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import cv2
+import numpy as np
+
+from insitu.world.faces import Person, sample_person
+from insitu.world.paint import Image
+from insitu.world.randomness import pick
+from insitu.world.scenes import Scene, Thing
+from insitu.world.subjects import sample_subject
+
+FAULTS: Final = ("missing", "wrong identity", "swapped attributes", "blur", "clutter", "bad crop")
+DEGRADATIONS: Final = ("blur", "noise", "blocky", "washed out", "clutter", "low resolution")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What went wrong; `thing` = index among the *intended* things, None = the whole picture."""
+
+    kind: str
+    thing: int | None = None
+
+
+def inject(
+    scene: Scene, rng: np.random.Generator, rates: dict[str, float]
+) -> tuple[Scene, tuple[Fault, ...]]:
+    """Each kind of fault happens with its own rate, independently.
+
+    Raises ValueError for an unknown kind or a rate outside [0, 1]. A scene of one thing cannot
+    lose it or swap attributes; such a draw leaves the scene as it is and reports no fault.
+    """
+    for kind, rate in rates.items():
+        if kind not in FAULTS or not 0 <= rate <= 1:
+            raise ValueError(
+                f"Fault rate {kind!r}: {rate} was given, but kinds are {', '.join(FAULTS)} and "
+                "rates lie in [0, 1]. Correct the name or the rate."
+            )
+    faults: list[Fault] = []
+    # Missing comes last, so that the other faults' indices are those of the intended things.
+    for kind in sorted(rates, key=lambda name: (name == "missing", FAULTS.index(name))):
+        if rng.random() < rates[kind]:
+            scene, fault = _INJECTORS[kind](scene, rng)
+            faults += [fault] if fault else []
+    return scene, tuple(faults)
+
+
+def _missing(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+    if len(scene.things) < 2:
+        return scene, None
+    gone = int(rng.integers(len(scene.things)))
+    keep = [i for i in range(len(scene.things)) if i != gone]
+    kept = replace(
+        scene,
+        things=tuple(scene.things[i] for i in keep),
+        frames=tuple(scene.frames[i] for i in keep),
+    )
+    return kept, Fault(kind="missing", thing=gone)
+
+
+def _wrong_identity(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+    """Another identity of the same category stands in: only a reference tells."""
+    index = int(rng.integers(len(scene.things)))
+    thing = scene.things[index]
+    other: Thing = (
+        sample_person(rng)
+        if isinstance(thing, Person)
+        else sample_subject(rng, category=thing.category)
+    )
+    return _with(scene, {index: other}), Fault(kind="wrong identity", thing=index)
+
+
+def _swapped(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+    """Two things trade colour and pattern; people trade garments."""
+    pairs = [
+        (i, j)
+        for i in range(len(scene.things))
+        for j in range(i)
+        if type(scene.things[i]) is type(scene.things[j])
+    ]
+    if not pairs:
+        return scene, None
+    i, j = pick(rng, pairs)
+    one, two = scene.things[i], scene.things[j]
+    if isinstance(one, Person) and isinstance(two, Person):
+        swapped: dict[int, Thing] = {
+            i: replace(one, garment=two.garment), j: replace(two, garment=one.garment)
+        }  # fmt: skip
+    else:
+        assert not isinstance(one, Person) and not isinstance(two, Person)
+        swapped = {
+            i: replace(one, base=two.base, second=two.second, pattern=two.pattern),
+            j: replace(two, base=one.base, second=one.second, pattern=one.pattern),
+        }
+    return _with(scene, swapped), Fault(kind="swapped attributes", thing=i)
+
+
+def _blur(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+    return replace(scene, blur=float(rng.uniform(0.025, 0.045))), Fault(kind="blur")
+
+
+def _clutter(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+    return replace(scene, clutter=int(rng.integers(5, 10))), Fault(kind="clutter")
+
+
+def _bad_crop(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+    """The camera comes too close to one corner: things leave the picture."""
+    zoom = float(rng.uniform(1.5, 1.9))
+    x, y = (float(v) * (1 - 1 / zoom) for v in rng.integers(0, 2, 2))
+    frames = tuple(
+        replace(f, cx=(f.cx - x) * zoom, cy=(f.cy - y) * zoom, size=f.size * zoom)
+        for f in scene.frames
+    )
+    return replace(scene, frames=frames), Fault(kind="bad crop")
+
+
+_INJECTORS = {
+    "missing": _missing, "wrong identity": _wrong_identity, "swapped attributes": _swapped,
+    "blur": _blur, "clutter": _clutter, "bad crop": _bad_crop,
+}  # fmt: skip
+
+
+def _with(scene: Scene, things: dict[int, Thing]) -> Scene:
+    return replace(
+        scene, things=tuple(things.get(i, thing) for i, thing in enumerate(scene.things))
+    )
+
+
+def degrade(image: Image, kind: str, rng: np.random.Generator) -> Image:
+    """Spoil a finished picture uint8 [H, W, 3]; `kind` is one of `DEGRADATIONS`."""
+    h, w = image.shape[:2]
+    match kind:
+        case "blur":
+            return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.02, 0.045)) * w)
+        case "noise":
+            spread = int(rng.integers(28, 60))
+            noise = rng.integers(-spread, spread + 1, image.shape)
+            return np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+        case "blocky":
+            block = int(rng.choice([4, 6, 8])) * max(1, w // 64)
+            small = cv2.resize(image, (w // block, h // block), interpolation=cv2.INTER_AREA)
+            return cv2.resize(small, (w, h), interpolation=cv2.INTER_NEAREST)
+        case "washed out":
+            share = float(rng.uniform(0.22, 0.4))
+            return cv2.LUT(image, np.rint(150 + (np.arange(256) - 128) * share).astype(np.uint8))
+        case "clutter":
+            spoilt = image.copy()
+            for _ in range(int(rng.integers(6, 12))):
+                x, y = (int(v) for v in rng.integers(0, [w, h]))
+                half = (int(rng.integers(w // 24, w // 7)), int(rng.integers(h // 24, h // 7)))
+                r, g, b = (int(v) for v in rng.integers(0, 256, 3))
+                cv2.rectangle(spoilt, (x - half[0], y - half[1]), (x + half[0], y + half[1]), (r, g, b), -1)  # fmt: skip
+            return spoilt
+        case "low resolution":
+            factor = float(rng.uniform(4, 7))
+            small = cv2.resize(image, (round(w / factor), round(h / factor)), interpolation=cv2.INTER_AREA)  # fmt: skip
+            return cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
+        case _:
+            raise ValueError(
+                f"Degradation {kind!r} was given, but there are only {', '.join(DEGRADATIONS)}. "
+                "Use one of these."
+            )
