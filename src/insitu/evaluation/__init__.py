@@ -1,0 +1,1 @@
+"""Measuring models and methods; nothing here trains."""

@@ -1,0 +1,25 @@
+"""What every test shares: no model hub, repeatable hypothesis runs, GPU tests only where one is."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Set before any test module imports a library that reads it: a test never waits for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Other work on the machine must not fail a property by making it slow, and a run repeats itself.
+settings.register_profile("insitu", deadline=None, derandomize=True)
+settings.load_profile("insitu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked gpu where torch finds no CUDA device."""
+    gpu_tests = [item for item in items if "gpu" in item.keywords]
+    if not gpu_tests:
+        return
+    import torch  # here, so that a run without such tests does not load it
+
+    if not torch.cuda.is_available():
+        for item in gpu_tests:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

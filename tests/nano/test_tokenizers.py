@@ -1,0 +1,69 @@
+"""Proves that every word of the world is one token, and that any other text still tokenizes.
+
+Needs the world's vocabulary and transformers' plain tokenizer classes.
+"""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, CLIPTokenizer, T5Tokenizer
+
+from insitu import world
+from recipe.tokenizers import clip_tokenizer, t5_tokenizer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+    return clip_tokenizer(world.vocabulary(), tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> T5Tokenizer:
+    return t5_tokenizer(world.vocabulary(), tmp_path_factory.mktemp("t5"))
+
+
+def test_each_word_is_one_clip_token(clip: CLIPTokenizer) -> None:
+    for word in world.vocabulary():
+        # CLIP splits at hyphens before BPE, whatever the merges say.
+        parts = word.replace("-", " - ").split()
+        assert clip.tokenize(word) == [f"{part}</w>" for part in parts]
+
+
+def test_each_word_is_one_t5_token(t5: T5Tokenizer) -> None:
+    for word in world.vocabulary():
+        assert t5.tokenize(word) == [f"▁{word}"]
+
+
+def test_sentences_come_back(clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
+    text = "a red striped mug wearing a blue hat, on the grass"
+    decoded = clip.decode(clip(text).input_ids, skip_special_tokens=True)
+    assert decoded.replace(" ,", ",") == text
+    assert t5.decode(t5(text).input_ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("text", ["gryphon", "42", "naïve", "日本", "two-tone", "", ",,;"])
+def test_unknown_text_falls_back_to_pieces(clip: CLIPTokenizer, t5: T5Tokenizer, text: str) -> None:
+    assert clip(text).input_ids[0] == clip.bos_token_id
+    assert clip(text).input_ids[-1] == clip.eos_token_id
+    assert t5(text).input_ids[-1] == t5.eos_token_id
+    if text == "gryphon":
+        assert len(clip.tokenize(text)) > 1
+        assert len(t5.tokenize(text)) > 1
+
+
+def test_punctuation_is_a_token(clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
+    assert clip.tokenize("mug, cat")[1] == ",</w>"
+    assert t5.tokenize("mug, cat")[1] == ","
+
+
+def test_special_ids(clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
+    assert (t5.pad_token_id, t5.eos_token_id, t5.unk_token_id) == (0, 1, 2)
+    assert clip.model_max_length == 77
+    assert clip.eos_token_id == len(clip) - 1  # OWL-ViT takes the largest id for the end
+
+
+def test_auto_classes_read_the_folders(tmp_path: Path) -> None:
+    clip_tokenizer(["mug"], tmp_path / "clip")
+    t5_tokenizer(["mug"], tmp_path / "t5")
+    assert isinstance(AutoTokenizer.from_pretrained(tmp_path / "clip"), CLIPTokenizer)
+    assert isinstance(AutoTokenizer.from_pretrained(tmp_path / "t5"), T5Tokenizer)
