@@ -23,7 +23,7 @@ from insitu.perception.clip import AestheticHead, ClipScorer
 
 from . import clip_data, clip_grid, corpus, muon
 from .card import write_card
-from .loop import FitResult, fit, trapezoid
+from .loop import FitResult, code_digest, fit, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer
 
@@ -217,7 +217,11 @@ def train(
     """Draw the corpus if needed and train; continues from `work`."""
     tokenizer = clip_tokenizer(world.vocabulary(), work / "tokenizer")
     data = corpus.build(
-        work / "corpus", settings.draws, clip_data.draw, workers=settings.workers, fingerprint="1"
+        work / "corpus",
+        settings.draws,
+        clip_data.draw,
+        workers=settings.workers,
+        fingerprint=code_digest(clip_data),
     )
     trainer = Trainer(settings, data, tokenizer)
     matrices, rest = muon.split(trainer.model)
@@ -231,7 +235,7 @@ def train(
         steps=settings.steps,
         work=work,
         schedule=trapezoid(settings.steps, settings.warmup, settings.cooldown),
-        fingerprint={"world": world.WORLD_VERSION, **asdict(settings)},
+        fingerprint={"world": world.WORLD_VERSION, "code": _code(), **asdict(settings)},
         ema=settings.ema,
         log_every=20,
         max_seconds=max_seconds,
@@ -240,6 +244,12 @@ def train(
     trainer.model.load_state_dict(result.ema_state("clip"))
     trainer.head.load_state_dict(result.ema_state("head"))
     return trainer.model.eval(), trainer.head.eval(), result
+
+
+def _code() -> str:
+    return code_digest(
+        clip_data, make_model, encode_images, encode_texts, contrastive_loss, Trainer, to_pixels
+    )
 
 
 def save(model: CLIPModel, head: AestheticHead, folder: Path) -> None:

@@ -17,14 +17,13 @@ from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImagePr
 from insitu import world
 from insitu.digest import weights_digest
 from insitu.errors import UserError
-from insitu.evaluation.checkpoints.detector import figures, pick_threshold
+from insitu.evaluation.checkpoints.detector import figures, pick_threshold, targets
 from insitu.perception.detector import ZeroShotDetector
 
-from . import corpus, detector_data, detector_grid, muon
+from . import corpus, detection_loss, detector_data, detector_grid, muon
 from .card import write_card
 from .clip import MEAN, STD, to_pixels
-from .detection_loss import set_loss
-from .loop import FitResult, fit, trapezoid
+from .loop import FitResult, code_digest, fit, trapezoid
 from .settings import read
 
 LENGTH = 32  # tokens of a query; OWL-ViT's own 16 are too few for a person with all details
@@ -132,7 +131,7 @@ class Trainer:
         ids = self.ids[torch.from_numpy(batch.queries)]
         ids = ids[:, : int((ids != self.end).sum(dim=1).max()) + 1]
         logits, boxes = predict(self.model, to_pixels(batch.images), ids)
-        return set_loss(
+        return detection_loss.set_loss(
             logits,
             boxes,
             torch.from_numpy(batch.boxes),
@@ -168,7 +167,7 @@ def train(
         settings.draws,
         detector_data.draw,
         workers=settings.workers,
-        fingerprint="1",
+        fingerprint=code_digest(detector_data.draw, detector_data._texts, targets),
     )
     clip = CLIPModel.from_pretrained(clip_folder, dtype=torch.float32)
     model = from_clip(clip)
@@ -184,6 +183,7 @@ def train(
         fingerprint={
             "world": world.WORLD_VERSION,
             "clip": weights_digest(clip_folder),
+            "code": code_digest(detection_loss, detector_data, from_clip, predict, Trainer),
             **asdict(settings),
         },
         ema=settings.ema,

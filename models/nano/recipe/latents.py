@@ -62,7 +62,7 @@ def encoded(
     """Scaled latents [N, C, h, w] float16 of `images` reduced to `size`, kept by weights' digest."""
     path = corpus.ROOT / f"{name}-{weights_digest(vae_folder)[:12]}-{size}-{len(images)}.npy"
     if not path.exists():
-        vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float32).eval()
+        vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).eval()
         vae.to(memory_format=torch.channels_last)
         out: NDArray[np.float16] | None = None
         temporary = path.with_name(f".{os.getpid()}.{path.name}")

@@ -4,8 +4,12 @@ Data and noise are functions of the step number alone (the loop also seeds torch
 run that is killed and started again takes the same steps as one that never stopped.
 """
 
+import ast
+import hashlib
+import inspect
 import json
 import math
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +48,23 @@ class FitResult:
     def ema_state(self, name: str) -> dict[str, Tensor]:
         """Return module `name`'s averaged weights, as a state dict; KeyError without EMA."""
         return self.averages[name]
+
+
+def code_digest(*objects: Any) -> str:
+    """Digest of modules', classes' or functions' code; comments and docstrings do not count.
+
+    For fingerprints: a checkpoint or corpus made by other code is stale.
+    """
+    total = hashlib.sha256()
+    for each in objects:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
+                ast.get_docstring(node, clean=False) is not None
+            ):
+                node.body = node.body[1:]
+        total.update(ast.dump(tree).encode())
+    return total.hexdigest()[:16]
 
 
 def trapezoid(steps: int, warmup: int, cooldown: int) -> Callable[[int], float]:

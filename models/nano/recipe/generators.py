@@ -1,0 +1,110 @@
+"""Cards of the two generators: held-out figures, judged by clip and detector, and a picture grid."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline, StableDiffusionXLInpaintPipeline
+
+from insitu import world
+from insitu.evaluation.checkpoints import Figure, flux, inpaint, vae
+
+from . import corpus, state
+from .card import write_card
+from .grid import framed, labelled, write_grid
+
+ROOT = Path(__file__).resolve().parents[1]
+JUDGES = {"clip": ROOT / "clip", "detector": ROOT / "detector"}
+TILE, ROW = 128, 8
+SAMPLING = {"flux": flux.Sampling(), "sdxl-inpaint": inpaint.Sampling()}
+
+
+def _measured(name: str, figures: dict[str, Figure]) -> dict[str, Figure]:
+    return {**figures, **{f"VAE: {k}": v for k, v in vae.figures(ROOT / name / "vae").items()}}
+
+
+def _trained(name: str) -> tuple[dict[str, int], float]:
+    """Steps by phase and seconds in all, read from the training checkpoints' headers."""
+    headers = {phase: state.read_header(corpus.ROOT / phase) for phase in (f"{name}-vae", name)}
+    known = {phase: header for phase, header in headers.items() if header}
+    return (
+        {phase: header["step"] for phase, header in known.items()},
+        sum(header["seconds"] for header in known.values()),
+    )
+
+
+def publish_flux() -> None:
+    folder = ROOT / "flux"
+    figures = _measured("flux", flux.figures(folder, **JUDGES, sampling=SAMPLING["flux"]))
+    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    scenes = [
+        world.sample_scene(world.rng_for("held-out", "flux-grid", i)) for i in range(4 * ROW)
+    ]
+    captions = [world.caption(scene, detail="pattern") for scene in scenes]
+    _write_tiles(folder, flux.sample(pipeline, captions, SAMPLING["flux"], seed=1), captions)
+    steps, seconds = _trained("flux")
+    write_card(
+        folder,
+        model_class="FluxPipeline",
+        data="Scenes of the procedural world with three captions each, encoded by its own VAE.",
+        steps=steps,
+        seconds=seconds,
+        figures=figures,
+        headline="category",
+        limits=[
+            "Knows the procedural world and its words only.",
+            f"64 x 64 pixels; call it with max_sequence_length={SAMPLING['flux'].max_sequence_length}.",
+        ],
+        failures=[
+            "Attributes of one thing appear on another when a caption holds several.",
+            "Three and four things: some go missing.",
+        ],
+        recipe="dvc repro flux-card",
+        settings=vars(SAMPLING["flux"]),
+    )
+
+
+def publish_inpaint() -> None:
+    folder = ROOT / "sdxl-inpaint"
+    figures = _measured(
+        "sdxl-inpaint", inpaint.figures(folder, **JUDGES, sampling=SAMPLING["sdxl-inpaint"])
+    )
+    pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    holes = inpaint.held_out(2 * ROW, seed=1)
+    filled = inpaint.fill(pipeline, holes, SAMPLING["sdxl-inpaint"], seed=1)
+    masked = [np.where(h.mask[..., None] > 0, np.uint8(128), h.image) for h in holes]
+    pictures = [picture for pair in zip(masked, filled, strict=True) for picture in pair]
+    _write_tiles(folder, pictures, [text for h in holes for text in (h.text, "")])
+    steps, seconds = _trained("sdxl-inpaint")
+    write_card(
+        folder,
+        model_class="StableDiffusionXLInpaintPipeline",
+        data="Scenes of the procedural world, one thing hidden by a box, and a text for it.",
+        steps=steps,
+        seconds=seconds,
+        figures=figures,
+        headline="category",
+        limits=[
+            "Knows the procedural world and its words only.",
+            "64 x 64 pixels; masks are boxes around one thing.",
+        ],
+        failures=["Small holes: shape and pattern blur.", "Materials are often missed."],
+        recipe="dvc repro sdxl-inpaint-card",
+        settings=vars(SAMPLING["sdxl-inpaint"]),
+    )
+
+
+def _write_tiles(folder: Path, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> None:
+    tiles = [
+        labelled(labelled(framed(picture, TILE), text[:26]), text[26:52])
+        for picture, text in zip(pictures, texts, strict=True)
+    ]
+    write_grid(folder / "grid.png", [tiles[i : i + ROW] for i in range(0, len(tiles), ROW)])
+
+
+if __name__ == "__main__":
+    {"flux": publish_flux, "sdxl-inpaint": publish_inpaint}[sys.argv[1]]()
