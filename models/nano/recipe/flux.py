@@ -6,6 +6,7 @@ distilled into the guidance embedding (Meng et al. 2023), which is what makes FL
 one-pass model.
 """
 
+import functools
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from insitu import world
 
-from . import corpus, latents, muon, pictures
+from . import corpus, flux_guidance, latents, muon, pictures
 from .loop import FitResult, fit, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer, t5_tokenizer
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "flux"
 MAX_TOKENS = 48
 SMALL = pictures.SIZE // 2
+PADDED = 0.06
+"""Share of batches whose texts are padded to MAX_TOKENS, as a pipeline call does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class Settings:
     Attributes:
         scenes: distinct scenes seen.
         small_steps: steps on 32 x 32 pictures, before `steps - small_steps` on 64 x 64.
+        small_share: share of the scenes, those with the shortest captions, that the small phase
+            draws from: mostly one thing, and fewer tokens to pay for.
         batch, small_batch: pictures a step.
         heads, head_dim, double_blocks, single_blocks: of the transformer.
         text_width, t5_layers, clip_layers: of the two text encoders.
@@ -46,6 +51,7 @@ class Settings:
 
     scenes: int
     small_steps: int
+    small_share: float
     steps: int
     small_batch: int
     batch: int
@@ -102,16 +108,34 @@ def make_modules(settings: Settings, clip_words: int, t5_words: int) -> dict[str
     return {"transformer": transformer, "text_encoder": clip, "text_encoder_2": t5}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Clean latents [N, C, h, w], noise, times [N] in (0, 1), caption numbers and their length."""
+
+    x_0: Tensor
+    noise: Tensor
+    t: Tensor
+    texts: np.ndarray
+    length: int
+
+    def velocity(
+        self, transformer: nn.Module, tokens: Tensor, pooled: Tensor, guidance: Tensor
+    ) -> Tensor:
+        """The transformer's packed velocity at x_t."""
+        x_t = torch.lerp(self.x_0, self.noise, self.t[:, None, None, None])
+        return velocity(transformer, x_t, self.t, tokens, pooled, guidance)
+
+
 class Trainer:
     """Latents and captions in memory, and the loss of a step."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         data = latents.scenes(settings.scenes)
-        self.latents = {
-            size: latents.encoded(FOLDER / "vae", data["image"], size)
-            for size in (SMALL, pictures.SIZE)
-        }
+        # Encoded when first needed: the small pictures' phase starts before the large are ready.
+        self.latents = functools.cache(
+            lambda size: latents.encoded(FOLDER / "vae", data["image"], size)
+        )
         words = world.vocabulary()
         clip = clip_tokenizer(words, FOLDER / "tokenizer")
         t5 = t5_tokenizer(words, FOLDER / "tokenizer_2")
@@ -128,23 +152,37 @@ class Trainer:
 
     def step(self, i: int) -> dict[str, Tensor]:
         settings = self.settings
-        small = i < settings.small_steps
-        size, batch = (SMALL, settings.small_batch) if small else (pictures.SIZE, settings.batch)
         rng = world.rng_for("flux-batch", i)
-        # A window of the length-sorted scenes, an eighth of all, gives mixed but similar lengths.
-        start = rng.integers(len(self.order) * 7 // 8)
-        rows = np.sort(rng.choice(self.order[start : start + len(self.order) // 8], batch, False))
-        texts = self.number[rows, rng.integers(latents.CAPTIONS, size=batch)] + 1
-        texts = np.where(rng.random(batch) < settings.drop, 0, texts)
-        noise_rng = torch.Generator().manual_seed(i)
-        x_0 = torch.from_numpy(self.latents[size][rows].astype(np.float32))
-        noise = torch.randn(x_0.shape, generator=noise_rng)
-        t = torch.randn(batch, generator=noise_rng).sigmoid()
-        guidance = 1 + 4 * torch.rand(batch, generator=noise_rng)
-        tokens, pooled = self.encode(texts, self._padded(texts, rng))
-        x_t = torch.lerp(x_0, noise, t[:, None, None, None])
-        v = velocity(self.modules["transformer"], x_t, t, tokens, pooled, guidance)
-        return {"flow": (v - pack(noise - x_0)).square().mean()}
+        if i < settings.small_steps:
+            size, count, share = SMALL, settings.small_batch, settings.small_share
+        else:
+            size, count, share = pictures.SIZE, settings.batch, 1.0
+        batch = self.draw(size, count, share, rng, drop=settings.drop, seed=i)
+        tokens, pooled = self.encode(batch.texts, batch.length)
+        # Any guidance gives the same answer until it is distilled.
+        guidance = torch.from_numpy(rng.uniform(1, 5, count).astype(np.float32))
+        v = batch.velocity(self.modules["transformer"], tokens, pooled, guidance)
+        return {"flow": (v - pack(batch.noise - batch.x_0)).square().mean()}
+
+    def draw(
+        self,
+        size: int,
+        count: int,
+        share: float,
+        rng: np.random.Generator,
+        *,
+        drop: float,
+        seed: int,
+    ) -> "Batch":
+        """Scenes of the `share` with the shortest captions; `drop` of the texts are empty."""
+        rows = self._similar(count, round(len(self.order) * share), rng)
+        texts = self.number[rows, rng.integers(latents.CAPTIONS, size=count)] + 1
+        texts = np.where(rng.random(count) < drop, 0, texts)
+        generator = torch.Generator().manual_seed(seed)
+        x_0 = torch.from_numpy(self.latents(size)[rows].astype(np.float32))
+        noise = torch.randn(x_0.shape, generator=generator)
+        t = torch.randn(count, generator=generator).sigmoid()
+        return Batch(x_0=x_0, noise=noise, t=t, texts=texts, length=self._padded(texts, rng))
 
     def encode(self, texts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
         """Token features [N, length, D] and pooled features [N, D] of caption numbers."""
@@ -155,9 +193,15 @@ class Trainer:
         t5 = self.modules["text_encoder_2"](torch.from_numpy(self.t5_ids[texts, :length]))
         return t5.last_hidden_state, pooled
 
+    def _similar(self, batch: int, among: int, rng: np.random.Generator) -> np.ndarray:
+        """Scenes out of a window, an eighth of all, whose captions have similar lengths."""
+        width = len(self.order) // 8
+        start = rng.integers(among - width + 1)
+        return np.sort(rng.choice(self.order[start : start + width], batch, replace=False))
+
     def _padded(self, texts: np.ndarray, rng: np.random.Generator) -> int:
-        """Most batches are cut to their longest caption, some padded as a pipeline call is."""
-        if rng.random() < 0.15:
+        """Most batches are cut to their longest caption."""
+        if rng.random() < PADDED:
             return MAX_TOKENS
         return int(self.lengths[texts].max())
 
@@ -210,9 +254,8 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
 
 def save(modules: dict[str, nn.Module]) -> None:
     """Write everything but the VAE as a plain `FluxPipeline` folder, weights in bfloat16."""
-    from transformers import CLIPTokenizer, T5Tokenizer
-
     from diffusers import AutoencoderKL
+    from transformers import CLIPTokenizer, T5Tokenizer
 
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -232,6 +275,7 @@ def _ids(tokenizer, texts: list[str], length: int) -> np.ndarray:  # type: ignor
 def main() -> None:
     limit = os.environ.get("NANO_MAX_SECONDS")
     trainer, result = train(float(limit) if limit else None)
+    flux_guidance.distil(trainer, result.step)
     save(trainer.modules)
     print(f"{result.step} steps, {result.seconds / 60:.1f} minutes, finished: {result.finished}")
 

@@ -1,4 +1,4 @@
-"""Cards of the two generators: held-out figures, judged by clip and detector, and a picture grid."""
+"""Cards of the two generators: held-out figures, judged by clip and detector, and a grid."""
 
 import sys
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from diffusers import FluxPipeline, StableDiffusionXLInpaintPipeline
 
 from insitu import world
 from insitu.evaluation.checkpoints import Figure, flux, inpaint, vae
+from insitu.evaluation.checkpoints.judging import Judges
 
 from . import corpus, state
 from .card import write_card
 from .grid import framed, labelled, write_grid
 
 ROOT = Path(__file__).resolve().parents[1]
-JUDGES = {"clip": ROOT / "clip", "detector": ROOT / "detector"}
 TILE, ROW = 128, 8
-SAMPLING = {"flux": flux.Sampling(), "sdxl-inpaint": inpaint.Sampling()}
+FLUX, INPAINT = flux.Sampling(), inpaint.Sampling()
 
 
 def _measured(name: str, figures: dict[str, Figure]) -> dict[str, Figure]:
@@ -35,16 +35,18 @@ def _trained(name: str) -> tuple[dict[str, int], float]:
     )
 
 
+def judges() -> Judges:
+    return Judges.from_pretrained(ROOT / "clip", ROOT / "detector")
+
+
 def publish_flux() -> None:
     folder = ROOT / "flux"
-    figures = _measured("flux", flux.figures(folder, **JUDGES, sampling=SAMPLING["flux"]))
+    figures = _measured("flux", flux.figures(folder, judges(), sampling=FLUX))
     pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    scenes = [
-        world.sample_scene(world.rng_for("held-out", "flux-grid", i)) for i in range(4 * ROW)
-    ]
+    scenes = [world.sample_scene(world.rng_for("held-out", "flux-grid", i)) for i in range(4 * ROW)]
     captions = [world.caption(scene, detail="pattern") for scene in scenes]
-    _write_tiles(folder, flux.sample(pipeline, captions, SAMPLING["flux"], seed=1), captions)
+    _write_tiles(folder, flux.sample(pipeline, captions, FLUX, seed=1), captions)
     steps, seconds = _trained("flux")
     write_card(
         folder,
@@ -56,26 +58,24 @@ def publish_flux() -> None:
         headline="category",
         limits=[
             "Knows the procedural world and its words only.",
-            f"64 x 64 pixels; call it with max_sequence_length={SAMPLING['flux'].max_sequence_length}.",
+            f"64 x 64 pixels; call it with max_sequence_length={FLUX.max_sequence_length}.",
         ],
         failures=[
             "Attributes of one thing appear on another when a caption holds several.",
             "Three and four things: some go missing.",
         ],
         recipe="dvc repro flux-card",
-        settings=vars(SAMPLING["flux"]),
+        settings=vars(FLUX),
     )
 
 
 def publish_inpaint() -> None:
     folder = ROOT / "sdxl-inpaint"
-    figures = _measured(
-        "sdxl-inpaint", inpaint.figures(folder, **JUDGES, sampling=SAMPLING["sdxl-inpaint"])
-    )
+    figures = _measured("sdxl-inpaint", inpaint.figures(folder, judges(), sampling=INPAINT))
     pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     holes = inpaint.held_out(2 * ROW, seed=1)
-    filled = inpaint.fill(pipeline, holes, SAMPLING["sdxl-inpaint"], seed=1)
+    filled = inpaint.fill(pipeline, holes, INPAINT, seed=1)
     masked = [np.where(h.mask[..., None] > 0, np.uint8(128), h.image) for h in holes]
     pictures = [picture for pair in zip(masked, filled, strict=True) for picture in pair]
     _write_tiles(folder, pictures, [text for h in holes for text in (h.text, "")])
@@ -94,7 +94,7 @@ def publish_inpaint() -> None:
         ],
         failures=["Small holes: shape and pattern blur.", "Materials are often missed."],
         recipe="dvc repro sdxl-inpaint-card",
-        settings=vars(SAMPLING["sdxl-inpaint"]),
+        settings=vars(INPAINT),
     )
 
 

@@ -59,7 +59,7 @@ def scenes(count: int, workers: int = 2) -> dict[str, np.memmap]:
 def encoded(
     vae_folder: Path, images: Pictures, size: int, *, name: str = "latents", batch: int = 64
 ) -> np.memmap:
-    """Scaled latents [N, C, h, w] float16 of `images` reduced to `size`, kept by weights' digest."""
+    """Scaled latents [N, C, h, w] float16 of `images` reduced to `size`, kept by VAE digest."""
     path = corpus.ROOT / f"{name}-{weights_digest(vae_folder)[:12]}-{size}-{len(images)}.npy"
     if not path.exists():
         vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).eval()
@@ -79,4 +79,5 @@ def encoded(
 
 
 def _resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    reduced = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return reduced.astype(np.uint8, copy=False)

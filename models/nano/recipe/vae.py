@@ -76,7 +76,8 @@ def make_model(settings: Settings) -> AutoencoderKL:
 def split(model: AutoencoderKL) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Kernels and matrices for Muon; the first and last convolutions, norms and biases the rest."""
     ends = ("encoder.conv_in", "encoder.conv_out", "decoder.conv_in", "decoder.conv_out")
-    kernels, rest = [], []
+    kernels: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inner = parameter.ndim > 1 and not name.startswith(ends)
         (kernels if inner else rest).append(parameter)
@@ -88,7 +89,9 @@ def to_pixels(images_NHWC: np.ndarray) -> Tensor:
     return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train(section: str, work: Path, max_seconds: float | None = None) -> tuple[AutoencoderKL, FitResult]:
+def train(
+    section: str, work: Path, max_seconds: float | None = None
+) -> tuple[AutoencoderKL, FitResult]:
     settings = read(section, Settings)
     images = corpus.build("pictures", PICTURES, pictures.picture)["image"]
     model = make_model(settings)
