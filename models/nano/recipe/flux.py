@@ -275,7 +275,8 @@ def _ids(tokenizer, texts: list[str], length: int) -> np.ndarray:  # type: ignor
 def main() -> None:
     limit = os.environ.get("NANO_MAX_SECONDS")
     trainer, result = train(float(limit) if limit else None)
-    flux_guidance.distil(trainer, result.step)
+    if result.finished:
+        flux_guidance.distil(trainer, result.step)
     save(trainer.modules)
     print(f"{result.step} steps, {result.seconds / 60:.1f} minutes, finished: {result.finished}")
 

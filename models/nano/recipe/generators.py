@@ -15,10 +15,10 @@ from insitu.evaluation.checkpoints.judging import Judges
 from . import corpus, state
 from .card import write_card
 from .grid import framed, labelled, write_grid
+from .settings import read
 
 ROOT = Path(__file__).resolve().parents[1]
 TILE, ROW = 128, 8
-FLUX, INPAINT = flux.Sampling(), inpaint.Sampling()
 
 
 def _measured(name: str, figures: dict[str, Figure]) -> dict[str, Figure]:
@@ -41,12 +41,13 @@ def judges() -> Judges:
 
 def publish_flux() -> None:
     folder = ROOT / "flux"
-    figures = _measured("flux", flux.figures(folder, judges(), sampling=FLUX))
+    sampling = read("flux-card", flux.Sampling)
+    figures = _measured("flux", flux.figures(folder, judges(), sampling=sampling))
     pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     scenes = [world.sample_scene(world.rng_for("held-out", "flux-grid", i)) for i in range(4 * ROW)]
     captions = [world.caption(scene, detail="pattern") for scene in scenes]
-    _write_tiles(folder, flux.sample(pipeline, captions, FLUX, seed=1), captions)
+    _write_tiles(folder, flux.sample(pipeline, captions, sampling, seed=1), captions)
     steps, seconds = _trained("flux")
     write_card(
         folder,
@@ -58,24 +59,25 @@ def publish_flux() -> None:
         headline="category",
         limits=[
             "Knows the procedural world and its words only.",
-            f"64 x 64 pixels; call it with max_sequence_length={FLUX.max_sequence_length}.",
+            f"64 x 64 pixels; call it with max_sequence_length={sampling.max_sequence_length}.",
         ],
         failures=[
             "Attributes of one thing appear on another when a caption holds several.",
             "Three and four things: some go missing.",
         ],
         recipe="dvc repro flux-card",
-        settings=vars(FLUX),
+        settings=vars(sampling),
     )
 
 
 def publish_inpaint() -> None:
     folder = ROOT / "sdxl-inpaint"
-    figures = _measured("sdxl-inpaint", inpaint.figures(folder, judges(), sampling=INPAINT))
+    sampling = read("sdxl-inpaint-card", inpaint.Sampling)
+    figures = _measured("sdxl-inpaint", inpaint.figures(folder, judges(), sampling=sampling))
     pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     holes = inpaint.held_out(2 * ROW, seed=1)
-    filled = inpaint.fill(pipeline, holes, INPAINT, seed=1)
+    filled = inpaint.fill(pipeline, holes, sampling, seed=1)
     masked = [np.where(h.mask[..., None] > 0, np.uint8(128), h.image) for h in holes]
     pictures = [picture for pair in zip(masked, filled, strict=True) for picture in pair]
     _write_tiles(folder, pictures, [text for h in holes for text in (h.text, "")])
@@ -94,7 +96,7 @@ def publish_inpaint() -> None:
         ],
         failures=["Small holes: shape and pattern blur.", "Materials are often missed."],
         recipe="dvc repro sdxl-inpaint-card",
-        settings=vars(INPAINT),
+        settings=vars(sampling),
     )
 
 
