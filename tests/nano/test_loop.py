@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from insitu.errors import UserError
-from recipe.loop import FitResult, fit, trapezoid
+from recipe.loop import FitResult, code_digest, fit, trapezoid
 from recipe.muon import Muon
 
 
@@ -148,3 +148,21 @@ def test_tied_weights_survive(tmp_path: Path) -> None:
     run(3)
     average = run(6).ema_state("net")
     assert torch.equal(average["a.weight"], average["b.weight"])
+
+
+def test_code_digest_sees_code_and_not_words() -> None:
+    def one(x: int) -> int:
+        """Add one."""
+        return x + 1
+
+    plain = code_digest(one)
+
+    def one(x: int) -> int:  # a comment, and no docstring
+        return x + 1
+
+    assert code_digest(one) == plain
+
+    def one(x: int) -> int:
+        return x + 2
+
+    assert code_digest(one) != plain

@@ -7,7 +7,6 @@ one-pass model.
 """
 
 import functools
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 from insitu import world
 
 from . import corpus, flux_guidance, latents, muon, pictures
-from .loop import FitResult, fit, trapezoid
+from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer, t5_tokenizer
 
@@ -273,8 +272,7 @@ def _ids(tokenizer, texts: list[str], length: int) -> np.ndarray:  # type: ignor
 
 
 def main() -> None:
-    limit = os.environ.get("NANO_MAX_SECONDS")
-    trainer, result = train(float(limit) if limit else None)
+    trainer, result = train(seconds_allowed())
     if result.finished:
         flux_guidance.distil(trainer, result.step)
     save(trainer.modules)

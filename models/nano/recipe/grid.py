@@ -15,7 +15,9 @@ def framed(image_HWC: np.ndarray, size: int, right: bool | None = None) -> np.nd
     """The image enlarged to `size` px without smoothing, in a frame that tells right from wrong."""
     colour = NEUTRAL if right is None else RIGHT if right else WRONG
     inner = cv2.resize(image_HWC, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    return cv2.copyMakeBorder(inner, *[FRAME] * 4, cv2.BORDER_CONSTANT, value=colour)
+    page = np.full((size + 2 * FRAME, size + 2 * FRAME, 3), colour, np.uint8)
+    page[FRAME:-FRAME, FRAME:-FRAME] = inner
+    return page
 
 
 def labelled(image_HWC: np.ndarray, text: str) -> np.ndarray:

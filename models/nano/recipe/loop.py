@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import textwrap
 import time
 from collections.abc import Callable, Mapping
@@ -65,6 +66,12 @@ def code_digest(*objects: Any) -> str:
                 node.body = node.body[1:]
         total.update(ast.dump(tree).encode())
     return total.hexdigest()[:16]
+
+
+def seconds_allowed() -> float | None:
+    """How long one call may train, from NANO_MAX_SECONDS; None = until the last step."""
+    limit = os.environ.get("NANO_MAX_SECONDS")
+    return float(limit) if limit else None
 
 
 def trapezoid(steps: int, warmup: int, cooldown: int) -> Callable[[int], float]:

@@ -4,7 +4,6 @@ Input [z_t ; mask ; Enc(image x (1 - mask))] as in Stable Diffusion's inpainting
 al. 2022); the text speaks of what the mask hides (a regional caption), at times of the picture.
 """
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from insitu import world
 
 from . import corpus, latents, pictures
-from .loop import FitResult, fit, trapezoid
+from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer
 
@@ -225,8 +224,7 @@ def save(modules: dict[str, nn.Module]) -> None:
 
 
 def main() -> None:
-    limit = os.environ.get("NANO_MAX_SECONDS")
-    trainer, result = train(float(limit) if limit else None)
+    trainer, result = train(seconds_allowed())
     save(trainer.modules)
     print(f"{result.step} steps, {result.seconds / 60:.1f} minutes, finished: {result.finished}")
 

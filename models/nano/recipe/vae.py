@@ -17,7 +17,7 @@ from insitu import world
 from insitu.evaluation.checkpoints import vae as held_out
 
 from . import corpus, pictures
-from .loop import FitResult, fit, trapezoid
+from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .muon import Muon
 from .settings import read
 
@@ -139,7 +139,7 @@ def calibrate(model: AutoencoderKL, images_NHWC: np.ndarray) -> None:
 def main(section: str, folder: str) -> None:
     """Train section `section` and save it to `folder`/vae, bfloat16."""
     root = Path(__file__).resolve().parents[1]
-    model, result = train(section, corpus.ROOT / section)
+    model, result = train(section, corpus.ROOT / section, seconds_allowed())
     calibrate(model, pictures.held_out(256))
     target = root / folder / "vae"
     model.to(torch.bfloat16).save_pretrained(target)

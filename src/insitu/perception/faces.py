@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, grid_sample, normalize
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 
 from insitu.errors import UserError
 
@@ -119,16 +120,22 @@ def to_tensor(image_HWC: np.ndarray) -> Tensor:
 class FaceAnalyser(nn.Module):
     """Landmarks and identity embeddings of faces whose boxes are known."""
 
+    template_52: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         *,
-        embedder: nn.Module,
-        landmarker: nn.Module,
+        embedder: PreTrainedModel,
+        landmarker: PreTrainedModel,
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        self.embedder, self.landmarker = embedder.eval(), landmarker.eval()
+        # Any: nn.Module's own annotations hide a transformers model's config.
+        self.embedder: Any = embedder.eval()
+        self.landmarker: Any = landmarker.eval()
         self.size: int = embedder.config.image_size
         self.margin: float = landmarker.config.box_margin
         template = torch.tensor(embedder.config.template_xy01)

@@ -4,6 +4,8 @@ from typing import Final, Literal
 
 import numpy as np
 
+from insitu.errors import UserError
+from insitu.world.checks import require_known
 from insitu.world.faces import Person
 from insitu.world.randomness import pick
 from insitu.world.scenes import Scene, Thing
@@ -18,7 +20,9 @@ def describe(thing: Thing, *, detail: Detail = "full", colours: bool = True) -> 
     """A regional caption, e.g. "a red and white striped woolly mug wearing a blue hat".
 
     `colours` False leaves colour words out, for pictures that have none (line art).
+    Raises UserError for an unknown detail.
     """
+    require_known("detail", detail, DETAILS)
     if isinstance(thing, Person):
         return _describe_person(thing, detail, colours)
     words: list[str] = []
@@ -52,8 +56,19 @@ def _describe_person(person: Person, detail: Detail, colours: bool) -> str:
     return f"a person with {_listed(traits)} wearing {_listed(worn)}"
 
 
-def caption(scene: Scene, *, detail: Detail = "full", rng: np.random.Generator | None = None) -> str:
-    """The global caption. With `rng`, wording and detail vary as people's do."""
+def caption(
+    scene: Scene, *, detail: Detail = "full", rng: np.random.Generator | None = None
+) -> str:
+    """The global caption, things from left to right. With `rng`, wording and detail vary.
+
+    Raises UserError for an unknown detail, and for a detail other than "full" with `rng`.
+    """
+    if rng is not None and detail != "full":
+        raise UserError(
+            f"A caption was asked for with detail={detail!r} and with rng.",
+            "With rng the detail of each thing is drawn, so it cannot be chosen as well.",
+            "Leave out one of the two.",
+        )
     order = np.argsort([frame.cx for frame in scene.frames], kind="stable")
     things = [scene.things[i] for i in order]
     colours = scene.style != "line art"
@@ -100,6 +115,7 @@ def describe_edit(edit: Edit, category: str) -> str:
 
 
 def article(phrase: str) -> str:
+    """The phrase with "a" or "an" before it."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 

@@ -1,4 +1,4 @@
-"""Faults on demand, with known rates: what a candidate generator gets wrong, with the truth kept."""
+"""Faults on demand, with known rates: what a generator gets wrong, with the truth kept."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -6,6 +6,8 @@ from typing import Final
 import cv2
 import numpy as np
 
+from insitu.errors import UserError
+from insitu.world.checks import require_known
 from insitu.world.faces import Person, sample_person
 from insitu.world.paint import Image
 from insitu.world.randomness import pick
@@ -29,14 +31,16 @@ def inject(
 ) -> tuple[Scene, tuple[Fault, ...]]:
     """Each kind of fault happens with its own rate, independently.
 
-    Raises ValueError for an unknown kind or a rate outside [0, 1]. A scene of one thing cannot
+    Raises UserError for an unknown kind or a rate outside [0, 1]. A scene of one thing cannot
     lose it or swap attributes; such a draw leaves the scene as it is and reports no fault.
     """
     for kind, rate in rates.items():
-        if kind not in FAULTS or not 0 <= rate <= 1:
-            raise ValueError(
-                f"Fault rate {kind!r}: {rate} was given, but kinds are {', '.join(FAULTS)} and "
-                "rates lie in [0, 1]. Correct the name or the rate."
+        require_known("fault", kind, FAULTS)
+        if not 0 <= rate <= 1:
+            raise UserError(
+                f"The rate {rate} was given for the fault {kind!r}.",
+                "A rate is the share of scenes that the fault happens to.",
+                "Give a number between 0 and 1.",
             )
     faults: list[Fault] = []
     # Missing comes last, so that the other faults' indices are those of the intended things.
@@ -129,11 +133,17 @@ def _with(scene: Scene, things: dict[int, Thing]) -> Scene:
 
 
 def degrade(image: Image, kind: str, rng: np.random.Generator) -> Image:
-    """Spoil a finished picture uint8 [H, W, 3]; `kind` is one of `DEGRADATIONS`."""
+    """Spoil a finished picture uint8 [H, W, 3]; `kind` is one of `DEGRADATIONS`.
+
+    Raises UserError for an unknown kind and for a picture of another type or under 16 pixels.
+    """
+    require_known("degradation", kind, DEGRADATIONS)
+    _require_picture(image)
     h, w = image.shape[:2]
     match kind:
         case "blur":
-            return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.02, 0.045)) * w)
+            sigma = float(rng.uniform(0.02, 0.045)) * w
+            return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
         case "noise":
             spread = int(rng.integers(28, 60))
             noise = rng.integers(-spread, spread + 1, image.shape)
@@ -141,24 +151,34 @@ def degrade(image: Image, kind: str, rng: np.random.Generator) -> Image:
         case "blocky":
             block = int(rng.choice([4, 6, 8])) * max(1, w // 64)
             small = cv2.resize(image, (w // block, h // block), interpolation=cv2.INTER_AREA)
-            return cv2.resize(small, (w, h), interpolation=cv2.INTER_NEAREST)
+            blocks = cv2.resize(small, (w, h), interpolation=cv2.INTER_NEAREST)
+            return np.asarray(blocks, np.uint8)
         case "washed out":
             share = float(rng.uniform(0.22, 0.4))
-            return cv2.LUT(image, np.rint(150 + (np.arange(256) - 128) * share).astype(np.uint8))
+            table = np.rint(150 + (np.arange(256) - 128) * share).astype(np.uint8)
+            return np.asarray(cv2.LUT(image, table), np.uint8)
         case "clutter":
             spoilt = image.copy()
             for _ in range(int(rng.integers(6, 12))):
                 x, y = (int(v) for v in rng.integers(0, [w, h]))
                 half = (int(rng.integers(w // 24, w // 7)), int(rng.integers(h // 24, h // 7)))
                 r, g, b = (int(v) for v in rng.integers(0, 256, 3))
-                cv2.rectangle(spoilt, (x - half[0], y - half[1]), (x + half[0], y + half[1]), (r, g, b), -1)  # fmt: skip
+                low, high = (x - half[0], y - half[1]), (x + half[0], y + half[1])
+                cv2.rectangle(spoilt, low, high, (r, g, b), -1)
             return spoilt
-        case "low resolution":
+        case _:  # low resolution
             factor = float(rng.uniform(4, 7))
-            small = cv2.resize(image, (round(w / factor), round(h / factor)), interpolation=cv2.INTER_AREA)  # fmt: skip
-            return cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
-        case _:
-            raise ValueError(
-                f"Degradation {kind!r} was given, but there are only {', '.join(DEGRADATIONS)}. "
-                "Use one of these."
-            )
+            fewer = (round(w / factor), round(h / factor))
+            small = cv2.resize(image, fewer, interpolation=cv2.INTER_AREA)
+            return np.asarray(cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _require_picture(image: Image) -> None:
+    """Raise UserError unless `image` is an RGB picture that all degradations can spoil."""
+    is_rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if not is_rgb or min(image.shape[:2]) < 16:
+        raise UserError(
+            f"The image is {image.dtype} with shape {image.shape}.",
+            "Only uint8 RGB pictures of shape [height, width, 3], 16 pixels or more, are spoilt.",
+            "Convert it to RGB with values 0..255.",
+        )

@@ -82,7 +82,9 @@ class Canvas:
         return (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))
 
     def reduced(self) -> Image:
-        return cv2.resize(self.rgb, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        """The picture uint8 [size, size, 3]: each pixel the mean of its samples."""
+        small = cv2.resize(self.rgb, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return np.asarray(small, np.uint8)
 
     def vertices(self, outline: Outline) -> list[NDArray[np.int32]]:
         # Half a sample less, since OpenCV's integer coordinates are sample centres.
@@ -130,17 +132,16 @@ def paint_body(
     if high[0] <= low[0] or high[1] <= low[1]:
         return
     u, v = local_grid(canvas, frame, low, high)
-    texture = _lit(
-        _pattern(base, second, pattern, u, v), material_luminance(material, u, v), light, frame, u, v
-    )
+    colour, luminance = _pattern(base, second, pattern, u, v), material_luminance(material, u, v)
+    texture = _lit(colour, luminance, light, frame, u, v)
     edge = darker(base, 0.42)
     solids = {"second": second, "dark": darker(base, 0.5)}
     for part, outline in placed:
         if part.paint == "body":
             canvas.texture(outline, texture, low, scope + part.name)
         else:
-            colour = part.paint if isinstance(part.paint, tuple) else solids[part.paint]
-            canvas.fill(outline, colour, part=scope + part.name)
+            solid = part.paint if isinstance(part.paint, tuple) else solids[part.paint]
+            canvas.fill(outline, solid, part=scope + part.name)
         canvas.line(outline, edge, 0.045 * frame.size)
     x, y, rx, ry = shape.marks
     for mark in marks:
@@ -164,15 +165,15 @@ def local_grid(
 def _pattern(
     base: RGB, second: RGB, pattern: Pattern, u: NDArray[np.float32], v: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Base colour with the second where the pattern says so: float32 [h, w, 3]."""
+    """Base colour with the second where the pattern says so: float32 [3, h, w]."""
     where = pattern_mask(pattern, u, v)
-    return np.where(where[..., None], np.float32(second), np.float32(base)).astype(np.float32)
+    return np.take(np.array([base, second], np.float32).T, where.view(np.uint8), axis=1)
 
 
 def pattern_mask(
     pattern: Pattern, u: NDArray[np.float32], v: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Where the second colour shows; about a third of the area, so that the base names the thing."""
+    """Where the second colour shows: about a third of the area, as the base names the thing."""
     cos, sin = np.cos(np.deg2rad(pattern.angle)), np.sin(np.deg2rad(pattern.angle))
     cos, sin = np.float32(round(float(cos), 4)), np.float32(round(float(sin), 4))
     k, phase = np.float32(pattern.scale / 2), np.float32(pattern.phase)
@@ -233,9 +234,10 @@ def _lit(
     ly = float(m[0, 1] * light[0] + m[1, 1] * light[1])
     ramp = 1 + u * np.float32(round(lx, 4)) + v * np.float32(round(ly, 4))
     # Highlights add white, grain and stitches take a share of the colour itself.
-    shaded = colour * (ramp * (1 + np.minimum(luminance, 0)))[..., None]
-    lit = shaded + (255 * np.maximum(luminance, 0))[..., None]
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    shade, glow = ramp * (1 + np.minimum(luminance, 0)), 255 * np.maximum(luminance, 0)
+    # Channel by channel: NumPy broadcasts over a last axis of three at a fifth of the speed.
+    channels = [np.clip(channel * shade + glow, 0, 255).astype(np.uint8) for channel in colour]
+    return np.asarray(cv2.merge(channels), np.uint8)
 
 
 def mark_outline(mark: Mark, x: float, y: float) -> Outline:
@@ -248,8 +250,10 @@ def mark_outline(mark: Mark, x: float, y: float) -> Outline:
         case "triangle":
             return polygon((x, y - s), (x + s, y + s * 0.8), (x - s, y + s * 0.8))
         case "heart":
-            return polygon((x, y + s), (x - s, y - 0.1 * s), (x - 0.5 * s, y - 0.8 * s),
-                           (x, y - 0.3 * s), (x + 0.5 * s, y - 0.8 * s), (x + s, y - 0.1 * s))  # fmt: skip
+            return polygon(
+                (x, y + s), (x - s, y - 0.1 * s), (x - 0.5 * s, y - 0.8 * s),
+                (x, y - 0.3 * s), (x + 0.5 * s, y - 0.8 * s), (x + s, y - 0.1 * s),
+            )  # fmt: skip
         case _:
             return ellipse(x, y, s * 0.8, s * 0.8)
 

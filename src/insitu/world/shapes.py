@@ -199,8 +199,8 @@ def shirt(a: float, b: float, c: float) -> Shape:
                                (-half + 0.06, -0.18)), "body"),
         Part("sleeve", polygon((half, -0.74), (0.98, -0.3 + sleeve), (0.74, 0.02 + sleeve),
                                (half - 0.06, -0.18)), "body"),
-        Part("body", polygon((-half, -0.76), (half, -0.76), (half - 0.02, hem), (-half + 0.02, hem)),
-             "body"),
+        Part("body", polygon((-half, -0.76), (half, -0.76), (half - 0.02, hem),
+                             (-half + 0.02, hem)), "body"),
         Part("collar", ellipse(0, -0.76, 0.27, 0.2, 0, 180), "second"),
         top=(0, -0.72, 0.3), neck=(0, -0.56, 0.34), marks=(0, -0.1, 0.3, 0.24),
     )  # fmt: skip

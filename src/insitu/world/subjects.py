@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from insitu.world.checks import require_known
 from insitu.world.randomness import pick
 from insitu.world.vocabulary import ACCESSORIES, CATEGORIES, COLOURS, MATERIALS, PATTERNS, RGB
 
@@ -20,6 +21,9 @@ class Shade:
 
     name: str
     offset: tuple[int, int, int] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        require_known("colour", self.name, COLOURS)
 
     @property
     def rgb(self) -> RGB:
@@ -39,6 +43,9 @@ class Pattern:
     scale: float = 3.0
     angle: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_known("pattern", self.kind, PATTERNS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
@@ -50,16 +57,27 @@ class Mark:
     size: float
     colour: RGB
 
+    def __post_init__(self) -> None:
+        require_known("mark", self.kind, MARKS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accessory:
+    """Something worn: a hat, a scarf or a bow, in a shade of its own."""
+
     kind: str
     shade: Shade
+
+    def __post_init__(self) -> None:
+        require_known("accessory", self.kind, ACCESSORIES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One identity. Pose, scale and light are not part of it (see `Frame`, `Light`)."""
+    """One identity. Pose, scale and light are not part of it (see `Frame`, `Light`).
+
+    Raises UserError for a category, colour, pattern, material or accessory the world does not know.
+    """
 
     category: str
     base: Shade
@@ -70,6 +88,10 @@ class Subject:
     """Three shape parameters in [-1, 1]; their meaning is the category's."""
     marks: tuple[Mark, ...] = ()
     accessory: Accessory | None = None
+
+    def __post_init__(self) -> None:
+        require_known("category", self.category, CATEGORIES)
+        require_known("material", self.material, MATERIALS)
 
     @property
     def colour(self) -> str:
@@ -100,13 +122,28 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """What to change of an identity; `None` keeps. See `captions.describe_edit`."""
+    """What to change of an identity; `None` keeps. See `captions.describe_edit`.
+
+    Raises UserError for a word the world does not know.
+    """
 
     colour: str | None = None
     pattern: str | None = None
     material: str | None = None
     accessory: str | None = None
     accessory_colour: str = "red"
+
+    def __post_init__(self) -> None:
+        named = (
+            ("colour", self.colour, COLOURS),
+            ("pattern", self.pattern, PATTERNS),
+            ("material", self.material, MATERIALS),
+            ("accessory", self.accessory, ACCESSORIES),
+            ("colour", self.accessory_colour, COLOURS),
+        )
+        for what, word, words in named:
+            if word is not None:
+                require_known(what, word, words)
 
     def apply(self, subject: Subject) -> Subject:
         """The edited subject: everything that the edit does not name stays."""
@@ -127,8 +164,11 @@ class Edit:
 def sample_subject(
     rng: np.random.Generator, *, category: str | None = None, accessory: bool | None = None
 ) -> Subject:
-    """An identity; `accessory` None = one in eight wears something."""
-    category = category or pick(rng, CATEGORIES)
+    """An identity; `accessory` None = one in eight wears something.
+
+    Raises UserError for an unknown category.
+    """
+    category = pick(rng, CATEGORIES) if category is None else category
     base = sample_shade(rng)
     second = sample_shade(rng, unlike=base.name)
     wears = bool(rng.random() < 0.125) if accessory is None else accessory
@@ -145,12 +185,14 @@ def sample_subject(
 
 
 def sample_shade(rng: np.random.Generator, *, unlike: str | None = None) -> Shade:
+    """A named colour, other than the one named `unlike`, and a departure from it."""
     name = pick(rng, [colour for colour in COLOURS if colour != unlike])
     r, g, b = (int(v) for v in rng.integers(-SHADE_JITTER, SHADE_JITTER + 1, 3))
     return Shade(name=name, offset=(r, g, b))
 
 
 def sample_accessory(rng: np.random.Generator, *, unlike: str | None = None) -> Accessory:
+    """Something to wear, in another colour than the one named `unlike`."""
     return Accessory(kind=pick(rng, ACCESSORIES), shade=sample_shade(rng, unlike=unlike))
 
 

@@ -70,7 +70,7 @@ def twin(subject: world.Subject, rng: np.random.Generator) -> world.Subject:
 
 
 def retrieval(
-    seed: int, number: int, *, size: int, style: str | None = "photo", same_category: bool = False
+    seed: int, number: int, *, size: int, style: str = "photo", same_category: bool = False
 ) -> Retrieval:
     """Held-out gallery `number`: identities, portraits and scenes that no recipe draws."""
     rng = world.rng_for("held-out", "dino", seed, number)
@@ -94,7 +94,8 @@ def figures(path: str | Path, *, count: int = 500, seed: int = 0) -> dict[str, F
     """Retrieval and twin figures of any DINOv2-like checkpoint, each over about `count` queries.
 
     - `top1_128`, `top1_64`: nearest of 100 portraits, queries out of 128 and 64 px scenes;
-    - `top1_128_styled`: queries out of scenes in any style, line art and night included;
+    - `top1_128_pastel`, `_night`, `_line_art`: queries out of scenes that are not photos; line art
+      takes the colours away;
     - `top1_128_same_category`: all 100 identities are of one category;
     - `twins`: the own portrait is nearer than that of a twin in the same words (chance 0.5).
     """
@@ -108,7 +109,9 @@ def figures(path: str | Path, *, count: int = 500, seed: int = 0) -> dict[str, F
     return {
         "top1_128": top1(size=128),
         "top1_64": top1(size=64),
-        "top1_128_styled": top1(size=128, style=None),
+        "top1_128_pastel": top1(size=128, style="pastel"),
+        "top1_128_night": top1(size=128, style="night"),
+        "top1_128_line_art": top1(size=128, style="line art"),
         "top1_128_same_category": top1(size=128, same_category=True),
         "twins": proportion(_twin_hits(encoder, seed, count)),
     }

@@ -58,7 +58,7 @@ def draw_face(face: world.Face, rng: np.random.Generator, size: Size) -> FaceVie
 def people_scene(face: world.Face, rng: np.random.Generator) -> world.Scene:
     """The face's owner with up to two others."""
     others = [world.sample_person(rng) for _ in range(int(rng.integers(0, 3)))]
-    things = [world.sample_person(rng, face=face), *others]
+    things: list[world.Thing] = [world.sample_person(rng, face=face), *others]
     return world.sample_scene(rng, things=things, style="photo")
 
 

@@ -1,4 +1,4 @@
-"""Held-out figures of a text-to-image checkpoint (`FluxPipeline`), judged by CLIP and a detector."""
+"""Held-out figures of a text-to-image checkpoint (`FluxPipeline`), as two judges see it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +30,9 @@ class Sampling:
 
 def figures(
     path: str | Path,
+    judges: Judges,
     *,
-    clip: str | Path,
-    detector: str | Path,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = Sampling(),
     count: int = 200,
     seed: int = 0,
 ) -> dict[str, Figure]:
@@ -44,9 +43,8 @@ def figures(
         (both detected), `face` (a face detected in a person's picture), and the same four of the
         world's own pictures ("... of true pictures"): the judges' ceiling.
     """
-    pipeline = FluxPipeline.from_pretrained(path, torch_dtype=torch.float32)
+    pipeline = FluxPipeline.from_pretrained(path, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    judges = Judges.from_pretrained(clip, detector)
     result: dict[str, Figure] = {}
     for kind, scenes in held_out(count, seed).items():
         captions = [world.caption(scene, detail="pattern") for scene in scenes]
@@ -101,7 +99,9 @@ def sample(
 def _one(
     judges: Judges, images: Sequence[NDArray[np.uint8]], scenes: Sequence[world.Scene]
 ) -> dict[str, list[bool]]:
-    wanted = [thing for scene in scenes for thing in scene.things if isinstance(thing, world.Subject)]
+    wanted = [
+        thing for scene in scenes for thing in scene.things if isinstance(thing, world.Subject)
+    ]
     boxes = [judges.main_box(image) for image in images]
     categories = judges.categories(images, boxes)
     colours = judges.colours(images, boxes, [subject.category for subject in wanted])

@@ -44,10 +44,9 @@ class Hole:
 
 def figures(
     path: str | Path,
+    judges: Judges,
     *,
-    clip: str | Path,
-    detector: str | Path,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = Sampling(),
     count: int = 200,
     seed: int = 0,
 ) -> dict[str, Figure]:
@@ -57,9 +56,8 @@ def figures(
         `category` (18 choices) and `colour` (12, within the asked category) of the filled box, and
         of true pictures of the asked subjects in those boxes: the judge's ceiling.
     """
-    pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(path, torch_dtype=torch.float32)
+    pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(path, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    judges = Judges.from_pretrained(clip, detector)
     holes = held_out(count, seed)
     result: dict[str, Figure] = {}
     filled = fill(pipeline, holes, sampling, seed=seed)

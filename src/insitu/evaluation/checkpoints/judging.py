@@ -30,7 +30,8 @@ class Judges:
     @classmethod
     def from_pretrained(cls, clip: str | Path, detector: str | Path) -> Self:
         return cls(
-            clip=ClipScorer.from_pretrained(clip), detector=ZeroShotDetector.from_pretrained(detector)
+            clip=ClipScorer.from_pretrained(clip),
+            detector=ZeroShotDetector.from_pretrained(detector),
         )
 
     def main_box(self, image: Image) -> Box:

@@ -20,7 +20,7 @@ def figures(path: Path | str, *, count: int = 256, seed: int = 0) -> dict[str, F
     The PCA maps patches as wide as the autoencoder's downsampling to as many numbers as it has
     latent channels. Both are means over pictures of 10 log10(1 / squared error), pixels in [0, 1].
     """
-    vae = AutoencoderKL.from_pretrained(path, torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(path, dtype=torch.float32).eval()
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     images = _scenes("held-out", "vae", seed, count=count)
     pca = pca_reconstruction(
@@ -35,9 +35,9 @@ def figures(path: Path | str, *, count: int = 256, seed: int = 0) -> dict[str, F
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """[N, H, W, 3] in [0, 1], there and back through the posterior's mean."""
-    batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(32)
+    batches = torch.from_numpy(images).permute(0, 3, 1, 2).to(vae.device, vae.dtype).split(32)
     decoded = [vae.decode(vae.encode(x * 2 - 1).latent_dist.mean).sample for x in batches]
-    return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return (torch.cat(decoded).float().cpu() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
 def pca_reconstruction(
@@ -68,4 +68,5 @@ def _patches(images: NDArray[np.float32], patch: int) -> NDArray[np.float32]:
 
 def _scenes(*key: int | str, count: int) -> NDArray[np.float32]:
     scenes = (world.sample_scene(world.rng_for(*key, i)) for i in range(count))
-    return np.stack([world.render(s, SIZE).image for s in scenes]).astype(np.float32) / 255
+    images = np.stack([world.render(s, SIZE).image for s in scenes]).astype(np.float32)
+    return images / np.float32(255)

@@ -1,0 +1,1 @@
+"""One short module for each stage of dvc.yaml: read params.yaml, call insitu, report."""

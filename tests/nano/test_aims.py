@@ -1,0 +1,51 @@
+"""What each checkpoint has to reach, by its card's held-out figures.
+
+Proves nothing about weights by itself: that cards tell the truth is each checkpoint's own test. An
+aim not reached yet is marked, and strict xfail asks for the mark to go once it is.
+Needs the cards in models/nano only.
+"""
+
+import json
+import operator
+from pathlib import Path
+
+import pytest
+
+NANO = Path(__file__).resolve().parents[2] / "models" / "nano"
+AT_LEAST, AT_MOST = operator.ge, operator.le
+AIMS = (
+    ("flux", "category", AT_LEAST, 0.85),
+    ("flux", "colour", AT_LEAST, 0.85),
+    ("flux", "two subjects", AT_LEAST, 0.70),
+    ("sdxl-inpaint", "category", AT_LEAST, 0.80),
+    ("sdxl-inpaint", "colour", AT_LEAST, 0.80),
+    ("clip", "category", AT_LEAST, 0.95),
+    ("clip", "aesthetic_auc", AT_LEAST, 0.95),
+    ("dino", "top1_128", AT_LEAST, 0.85),
+    ("detector", "map50", AT_LEAST, 0.85),
+    ("detector", "false_absent", AT_MOST, 0.05),
+    ("face", "tar_large", AT_LEAST, 0.95),
+    ("face", "landmark_error_large", AT_MOST, 0.04),
+)
+NOT_YET = {
+    ("flux", "category"),
+    ("flux", "colour"),
+    ("flux", "two subjects"),
+    ("sdxl-inpaint", "category"),
+    ("sdxl-inpaint", "colour"),
+    ("clip", "aesthetic_auc"),
+    ("detector", "map50"),
+}
+
+
+def _case(name: str, figure: str, *rest: object) -> object:
+    unreached = pytest.mark.xfail(strict=True, reason="training has not reached this aim yet")
+    marks = [unreached] if (name, figure) in NOT_YET else []
+    return pytest.param(name, figure, *rest, id=f"{name}: {figure}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "figure", "compare", "aim"), [_case(*aim) for aim in AIMS])
+def test_aim_is_reached(name: str, figure: str, compare: object, aim: float) -> None:
+    value = json.loads((NANO / name / "card.json").read_text())["figures"][figure]["value"]
+    assert callable(compare)
+    assert compare(value, aim), f"{name}: {figure} is {value}, the aim is {aim}"
