@@ -104,14 +104,17 @@ def loss_of(logits: torch.Tensor, boxes: torch.Tensor, **changes: torch.Tensor) 
     return detection_loss.set_loss(logits, boxes, **(given | changes))
 
 
-RIGHT_BOXES = torch.tensor([[[0.75, 0.75, 0.5, 0.5], [0.5, 0.5, 0.1, 0.1], [0.25, 0.25, 0.5, 0.5]]])
-RIGHT_LOGITS = torch.tensor([[[-9.0, 9.0], [-9.0, -9.0], [9.0, -9.0]]])
+SET_TERMS = ("queries", "distance", "giou")
+RIGHT_BOXES = torch.tensor(
+    [[[0.75, 0.75, 0.5, 0.5], [0.5, 0.5, 0.1, 0.1], [0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 0.1, 0.1]]]
+)
+RIGHT_LOGITS = torch.tensor([[[-9.0, 9.0], [-9.0, -9.0], [9.0, -9.0], [-9.0, -9.0]]])
 
 
 def test_set_loss_vanishes_for_the_right_answer_in_any_order() -> None:
-    for order in ([0, 1, 2], [2, 0, 1]):
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
         loss = loss_of(RIGHT_LOGITS[:, order], RIGHT_BOXES[:, order])
-        assert sum(loss.values()).item() == pytest.approx(0, abs=1e-3)
+        assert sum(loss[term] for term in SET_TERMS).item() == pytest.approx(0, abs=1e-3)
 
 
 def test_set_loss_punishes_a_second_answer() -> None:
@@ -126,7 +129,26 @@ def test_hidden_objects_are_neither_found_nor_missed() -> None:
         logits = RIGHT_LOGITS.clone()
         logits[0, 0, 1] = logit
         loss = loss_of(logits, RIGHT_BOXES, learned_NO=only_first, ignored_NO=~only_first)
-        assert sum(loss.values()).item() == pytest.approx(0, abs=1e-3)
+        assert sum(loss[term] for term in SET_TERMS).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_names_are_learned_where_a_patch_shows_one_object_only() -> None:
+    # Sixteen patches; the first object owns the left half, both share the upper right quarter.
+    boxes = torch.tensor([[[0.0, 0.0, 1.0, 0.5], [0.5, 0.0, 1.0, 1.0]]])
+    truth = torch.tensor([[[1, 0, 1, 0], [0, 1, 0, 0]]], dtype=torch.bool)
+    learned = torch.ones(1, 2, dtype=torch.bool)
+    logits = torch.zeros(1, 16, 4, requires_grad=True)
+    loss = detection_loss.name_loss(logits, boxes, learned, truth)
+    loss.backward()
+    assert logits.grad is not None
+    taught = logits.grad.abs().sum(dim=-1).view(4, 4) > 0
+    assert taught[:2].tolist() == [[True, True, False, False]] * 2
+    assert taught[2:].tolist() == [[False, False, True, True]] * 2
+    # Right queries do not compete with one another: two wrong ones each, or three.
+    expected = (8 * np.log(3) + 4 * np.log(4)) / 12
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
+    nobody = detection_loss.name_loss(logits, boxes, ~learned, truth)
+    assert float(nobody) == 0
 
 
 def test_giou_of_known_boxes() -> None:

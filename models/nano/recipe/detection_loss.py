@@ -1,13 +1,15 @@
 """DETR's set loss for open-vocabulary boxes (Carion et al. 2020; OWL-ViT, Minderer et al. 2022).
 
 Each object is matched to one patch token; the token learns the object's box and its queries, the
-others learn that nobody asked for them.
+others learn that nobody asked for them. That is one lesson per object about what it is called, too
+few for a short training, so all patches that show nothing but the object learn its name as well,
+among the batch's other queries.
 """
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 L1_WEIGHT, GIOU_WEIGHT, CLASS_WEIGHT = 5.0, 2.0, 2.0
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # Lin et al. 2017
@@ -76,7 +78,7 @@ def set_loss(
     ignored_NO: Tensor,
     truth_NOQ: Tensor,
 ) -> dict[str, Tensor]:
-    """Return the terms "queries", "distance" and "giou", each per object.
+    """Return the terms "queries", "distance", "giou" (per object) and "names" (per patch).
 
     Args:
         logits_NPQ: each token's answer to each query.
@@ -96,4 +98,25 @@ def set_loss(
         "queries": (focal_loss(logits_NPQ, truth) * counted).sum() / count,
         "distance": L1_WEIGHT * (predicted - wanted).abs().sum() / count,
         "giou": GIOU_WEIGHT * (1 - giou(predicted, wanted)).sum() / count,
+        "names": name_loss(logits_NPQ, targets_NO4, learned_NO, truth_NOQ),
     }
+
+
+def name_loss(
+    logits_NPQ: Tensor, targets_NO4: Tensor, learned_NO: Tensor, truth_NOQ: Tensor
+) -> Tensor:
+    """Cross-entropy of each right query against all wrong ones, over the patches of one object.
+
+    A patch counts if its centre lies in the box of one object only, and that one is learned.
+    """
+    side = round(logits_NPQ.shape[1] ** 0.5)
+    along = (torch.arange(side) + 0.5) / side
+    centres_P2 = torch.cartesian_prod(along, along).flip(-1)  # x, y, row by row
+    low, high = targets_NO4[:, None, :, :2], targets_NO4[:, None, :, 2:]
+    inside = ((low < centres_P2[:, None]) & (centres_P2[:, None] < high)).all(dim=-1)
+    image, patch, item = (inside & (inside.sum(dim=-1, keepdim=True) == 1)).nonzero(as_tuple=True)
+    known = learned_NO[image, item]
+    logits = logits_NPQ[image[known], patch[known]]
+    right = truth_NOQ[image[known], item[known]]
+    wrong = logits.masked_fill(right, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    return softplus(wrong - logits)[right].sum() / right.sum().clamp(min=1)

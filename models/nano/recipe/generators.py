@@ -19,6 +19,8 @@ from .settings import read
 
 ROOT = Path(__file__).resolve().parents[1]
 TILE, ROW = 128, 8
+CASES = 40
+"""Held-out cases of each kind behind a card's figures."""
 
 
 def _measured(name: str, figures: dict[str, Figure]) -> dict[str, Figure]:
@@ -42,7 +44,7 @@ def judges() -> Judges:
 def publish_flux() -> None:
     folder = ROOT / "flux"
     sampling = read("flux-card", flux.Sampling)
-    figures = _measured("flux", flux.figures(folder, judges(), sampling=sampling))
+    figures = _measured("flux", flux.figures(folder, judges(), sampling=sampling, count=CASES))
     pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     scenes = [world.sample_scene(world.rng_for("held-out", "flux-grid", i)) for i in range(4 * ROW)]
@@ -73,7 +75,9 @@ def publish_flux() -> None:
 def publish_inpaint() -> None:
     folder = ROOT / "sdxl-inpaint"
     sampling = read("sdxl-inpaint-card", inpaint.Sampling)
-    figures = _measured("sdxl-inpaint", inpaint.figures(folder, judges(), sampling=sampling))
+    figures = _measured(
+        "sdxl-inpaint", inpaint.figures(folder, judges(), sampling=sampling, count=CASES)
+    )
     pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     holes = inpaint.held_out(2 * ROW, seed=1)

@@ -102,7 +102,7 @@ def _one(
     wanted = [
         thing for scene in scenes for thing in scene.things if isinstance(thing, world.Subject)
     ]
-    boxes = [judges.main_box(image) for image in images]
+    boxes = judges.main_boxes(images)
     categories = judges.categories(images, boxes)
     colours = judges.colours(images, boxes, [subject.category for subject in wanted])
     return {
@@ -115,14 +115,15 @@ def _two(
     judges: Judges, images: Sequence[NDArray[np.uint8]], scenes: Sequence[world.Scene]
 ) -> dict[str, list[bool]]:
     queries = [[article(thing.category) for thing in scene.things] for scene in scenes]
-    found = [judges.present(image, query) for image, query in zip(images, queries, strict=True)]
+    found = judges.present(images, queries)
     return {"two subjects": [all(scores) for scores in found]}
 
 
 def _person(
     judges: Judges, images: Sequence[NDArray[np.uint8]], scenes: Sequence[world.Scene]
 ) -> dict[str, list[bool]]:
-    return {"face": [judges.present(image, ["a face"])[0] > 0 for image in images]}
+    found = judges.present(images, [["a face"]] * len(images))
+    return {"face": [score > 0 for (score,) in found]}
 
 
 _JUDGE = {"one": _one, "two": _two, "person": _person}

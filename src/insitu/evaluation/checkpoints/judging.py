@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from insitu import world
 from insitu.perception.clip import ClipScorer
-from insitu.perception.detector import Box, ZeroShotDetector
+from insitu.perception.detector import Box, Detection, ZeroShotDetector
 from insitu.perception.dino import crop_square
 from insitu.world.captions import article
 
@@ -34,10 +34,10 @@ class Judges:
             detector=ZeroShotDetector.from_pretrained(detector),
         )
 
-    def main_box(self, image: Image) -> Box:
-        """The most confident box over all categories; the whole picture when there is none."""
-        found = self.detector.detect([image], _CATEGORY_QUERIES, threshold=0.05)[0]
-        return found[0].box_xyxy01 if found else (0.0, 0.0, 1.0, 1.0)
+    def main_boxes(self, images: Sequence[Image]) -> list[Box]:
+        """The most confident box over all categories; the whole picture where there is none."""
+        found = self.detector.detect(images, _CATEGORY_QUERIES, threshold=0.05)
+        return [each[0].box_xyxy01 if each else (0.0, 0.0, 1.0, 1.0) for each in found]
 
     def categories(self, images: Sequence[Image], boxes: Sequence[Box]) -> list[str]:
         """Each box's category by CLIP's zero-shot choice."""
@@ -48,20 +48,27 @@ class Judges:
     ) -> list[str]:
         """Each box's colour by CLIP's zero-shot choice, its category given."""
         names = tuple(world.COLOURS)
-        return [
-            self._choices([image], [box], [article(f"{c} {category}") for c in names], names)[0]
-            for image, box, category in zip(images, boxes, categories, strict=True)
-        ]
+        chosen = [""] * len(images)
+        for category in sorted(set(categories)):
+            rows = [i for i, other in enumerate(categories) if other == category]
+            prompts = [article(f"{name} {category}") for name in names]
+            found = self._choices(
+                [images[i] for i in rows], [boxes[i] for i in rows], prompts, names
+            )
+            for i, name in zip(rows, found, strict=True):
+                chosen[i] = name
+        return chosen
 
-    def present(self, image: Image, queries: Sequence[str]) -> list[float]:
-        """The best score for each query, 0 below `PRESENT`; one box never answers two queries."""
-        found = self.detector.detect([image], list(queries), threshold=PRESENT)[0]
-        scores, taken = dict.fromkeys(queries, 0.0), set()
-        for detection in found:
-            if scores[detection.query] == 0.0 and detection.box_xyxy01 not in taken:
-                scores[detection.query] = detection.score
-                taken.add(detection.box_xyxy01)
-        return [scores[query] for query in queries]
+    def present(
+        self, images: Sequence[Image], queries: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Each image's best score for each of its queries, 0 below `PRESENT`.
+
+        One box never answers two queries.
+        """
+        asked = sorted({query for own in queries for query in own})
+        found = self.detector.detect(images, asked, threshold=PRESENT)
+        return [_scores(each, own) for each, own in zip(found, queries, strict=True)]
 
     def _choices(
         self,
@@ -76,3 +83,13 @@ class Judges:
 
 
 _CATEGORY_QUERIES = [article(category) for category in world.CATEGORIES]
+
+
+def _scores(found: Sequence[Detection], queries: Sequence[str]) -> list[float]:
+    scores = dict.fromkeys(queries, 0.0)
+    taken: set[Box] = set()
+    for detection in found:
+        if scores.get(detection.query) == 0.0 and detection.box_xyxy01 not in taken:
+            scores[detection.query] = detection.score
+            taken.add(detection.box_xyxy01)
+    return [scores[query] for query in queries]

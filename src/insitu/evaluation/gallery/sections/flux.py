@@ -88,7 +88,7 @@ def _one(judges: Judges, images: Sequence[Image], scenes: Sequence[world.Scene])
     wanted = [
         thing for scene in scenes for thing in scene.things if isinstance(thing, world.Subject)
     ]
-    boxes = [judges.main_box(image) for image in images]
+    boxes = judges.main_boxes(images)
     categories = judges.categories(images, boxes)
     colours = judges.colours(images, boxes, [subject.category for subject in wanted])
     return [
@@ -101,16 +101,13 @@ def _one(judges: Judges, images: Sequence[Image], scenes: Sequence[world.Scene])
 
 
 def _two(judges: Judges, images: Sequence[Image], scenes: Sequence[world.Scene]) -> Verdicts:
-    verdicts = []
-    for image, scene in zip(images, scenes, strict=True):
-        queries = [article(thing.category) for thing in scene.things]
-        scores = judges.present(image, queries)
-        verdicts.append((all(scores), _found(queries, scores)))
-    return verdicts
+    queries = [[article(thing.category) for thing in scene.things] for scene in scenes]
+    scores = judges.present(images, queries)
+    return [(all(found), _found(own, found)) for own, found in zip(queries, scores, strict=True)]
 
 
 def _person(judges: Judges, images: Sequence[Image], scenes: Sequence[world.Scene]) -> Verdicts:
-    scores = [judges.present(image, ["a face"]) for image in images]
+    scores = judges.present(images, [["a face"]] * len(images))
     return [(all(score), _found(["a face"], score)) for score in scores]
 
 
