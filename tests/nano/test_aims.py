@@ -29,7 +29,6 @@ AIMS = (
 )
 NOT_YET = {
     ("flux", "category"),
-    ("flux", "colour"),
     ("flux", "two subjects"),
     ("sdxl-inpaint", "category"),
     ("sdxl-inpaint", "colour"),
