@@ -62,6 +62,27 @@ def test_special_ids(clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
     assert clip.eos_token_id == len(clip) - 1  # OWL-ViT takes the largest id for the end
 
 
+def test_ids_are_the_same_in_every_process_and_kept_afterwards(tmp_path: Path) -> None:
+    # The ids of a few words, written down: Python's hash seed differs between runs.
+    words = ["box", "bow", "on", "no", "art", "in"]
+    ids = clip_tokenizer(words, tmp_path / "a").convert_tokens_to_ids([f"{w}</w>" for w in words])
+    assert ids == [517, 518, 514, 515, 519, 516]
+    file = tmp_path / "a" / "tokenizer.json"
+    swapped = file.read_text().replace('"box</w>"', '"?"').replace('"bow</w>"', '"box</w>"')
+    file.write_text(swapped.replace('"?"', '"bow</w>"'))
+    kept = clip_tokenizer(words[:3], tmp_path / "a")
+    assert kept.convert_tokens_to_ids(["bow</w>", "box</w>"]) == ids[:2]
+    more = clip_tokenizer([*words, "gryphon"], tmp_path / "a")
+    assert len(more.tokenize("gryphon")) == 1
+
+
+def test_saved_padding_is_not_kept(tmp_path: Path) -> None:
+    first = clip_tokenizer(["mug"], tmp_path)
+    first("a mug", padding="max_length", max_length=77, truncation=True)
+    first.save_pretrained(tmp_path)
+    assert len(clip_tokenizer(["mug"], tmp_path)("mug").input_ids) == 3
+
+
 def test_auto_classes_read_the_folders(tmp_path: Path) -> None:
     clip_tokenizer(["mug"], tmp_path / "clip")
     t5_tokenizer(["mug"], tmp_path / "t5")

@@ -91,15 +91,10 @@ def from_clip(clip: CLIPModel) -> OwlViTForObjectDetection:
         nn.init.zeros_(layer.weight)
         nn.init.constant_(layer.bias, value)
     nn.init.zeros_(head.dense0.bias)
-    # OWL-ViT's own start has a spread of 1 a weight, which saturates every box's sigmoid.
-    for layer in (model.box_head.dense0, model.box_head.dense1):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    nn.init.normal_(model.box_head.dense2.weight, std=0.01)
-    # transformers draws these heads with a deviation of 1, which saturates every box.
+    # transformers draws these heads with a spread of 1 a weight, which saturates every box.
     boxes = model.box_head
-    for layer, deviation in ((boxes.dense0, 0.1), (boxes.dense1, 0.1), (boxes.dense2, 0.01)):
-        nn.init.normal_(layer.weight, std=deviation)
+    for layer, spread in ((boxes.dense0, 0.1), (boxes.dense1, 0.1), (boxes.dense2, 0.01)):
+        nn.init.normal_(layer.weight, std=spread)
     # Things are larger than the one patch that the box's bias assumes.
     boxes.dense2.bias.data[2:] = 1.5
     return model

@@ -5,13 +5,16 @@ Both are the plain transformers classes, so `from_pretrained` and diffusers' pip
 
 import json
 import string
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5Tokenizer
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+SUFFIX = "</w>"  # marks a token that ends a word
 PUNCTUATION = tuple(",.;:!?'\"()-")
 # Unigram scores are log-probabilities: one word piece must beat any spelling in letters.
 WORD_SCORE, LETTER_SCORE = -5.0, -20.0
@@ -20,15 +23,16 @@ WORD_SCORE, LETTER_SCORE = -5.0, -20.0
 def clip_tokenizer(words: Iterable[str], folder: Path | str, max_length: int = 77) -> CLIPTokenizer:
     """Save a byte-level BPE tokenizer in `folder` and return it as reloaded from there.
 
+    A tokenizer that lies there and has every word as one token keeps its ids: a model that is
+    trained on, or resumed, must not see its words renumbered.
+
     Args:
         words: lower-case words, each to become one token. CLIP splits text at anything but
             letters before BPE, so "two-tone" is the three tokens "two", "-", "tone".
         max_length: tokens, with the two special ones.
     """
-    letters = sorted({part for word in words for part in _letter_runs(word)})
-    vocab, merges = _train_bpe([*letters, *PUNCTUATION])
-    # Highest ids last, as in OpenAI's vocabulary: OWL-ViT finds the end by the largest id.
-    vocab |= {BOS: len(vocab), EOS: len(vocab) + 1}
+    texts = [*sorted({part for word in words for part in _letter_runs(word)}), *PUNCTUATION]
+    vocab, merges = _kept_bpe(texts, Path(folder)) or _train_bpe(texts)
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)
     tokenizer.save_pretrained(str(folder))
     return CLIPTokenizer.from_pretrained(str(folder))
@@ -56,26 +60,52 @@ def _letter_runs(word: str) -> list[str]:
     return "".join(c if c.isalpha() else " " for c in word.lower()).split()
 
 
-def _train_bpe(texts: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+Bpe = tuple[dict[str, int], list[tuple[str, str]]]
+
+
+def _kept_bpe(texts: list[str], folder: Path) -> Bpe | None:
+    """Vocabulary and merges of the tokenizer in `folder`, if each text is one token of it."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return None
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    if not {text + SUFFIX for text in texts} <= model["vocab"].keys():
+        return None
+    return model["vocab"], [(left, right) for left, right in model["merges"]]
+
+
+def _train_bpe(texts: list[str]) -> Bpe:
     """Learn merges until each text is a single token; return vocabulary and merges.
 
-    Training, rather than chaining each word's letters: merges are applied by rank wherever they
-    fit, so the chain for "cat" would break the one for "scarf"; learned ranks cannot clash.
+    Learned, rather than chaining each word's letters: merges are applied by rank wherever they
+    fit, so the chain for "cat" would break the one for "scarf". By our own hands, since the
+    tokenizers library breaks ties between equally frequent pairs differently in every process.
     """
-    suffix = "</w>"
+    spelled = [[*_bytes_of(text)[:-1], _bytes_of(text)[-1] + SUFFIX] for text in texts]
+    merges: list[tuple[str, str]] = []
+    while any(len(pieces) > 1 for pieces in spelled):
+        counts = Counter(pair for pieces in spelled for pair in pairwise(pieces))
+        best = max(counts, key=lambda pair: (counts[pair], pair))
+        merges.append(best)
+        spelled = [_merged(pieces, best) for pieces in spelled]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    learner = Tokenizer(models.BPE(end_of_word_suffix=suffix))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1_000_000, min_frequency=1, end_of_word_suffix=suffix, show_progress=False
-    )
-    learner.train_from_iterator(texts, trainer)
-    merges = [(left, right) for left, right in _merges_of(learner)]
-    tokens = [*alphabet, *(letter + suffix for letter in alphabet), *("".join(m) for m in merges)]
+    tokens = [*alphabet, *(letter + SUFFIX for letter in alphabet), *("".join(m) for m in merges)]
+    # The end's id is the highest, as in OpenAI's vocabulary: OWL-ViT looks for the largest id.
     # One string can be reached by two merges; it is one token all the same.
-    return {token: index for index, token in enumerate(dict.fromkeys(tokens))}, merges
+    return {t: i for i, t in enumerate(dict.fromkeys([*tokens, BOS, EOS]))}, merges
 
 
-def _merges_of(tokenizer: Tokenizer) -> list[list[str]]:
-    merges: list[list[str]] = json.loads(tokenizer.to_str())["model"]["merges"]
-    return merges
+def _bytes_of(text: str) -> str:
+    """A text's UTF-8 bytes as the printable characters that byte-level BPE writes them with."""
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return "".join(piece for piece, _ in split.pre_tokenize_str(text))
+
+
+def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    result: list[str] = []
+    for piece in pieces:
+        if result and (result[-1], piece) == pair:
+            result[-1] += piece
+        else:
+            result.append(piece)
+    return result
