@@ -203,7 +203,7 @@ def write_card(folder: Path, name: str, measured: dict[str, float], **other: obj
 @pytest.fixture
 def carded(checkpoints: dict[str, Path]) -> Any:
     """The flux and detector checkpoints with a card each, removed afterwards."""
-    write_card(checkpoints["flux"], "PSNR (dB)", PSNR)
+    write_card(checkpoints["flux"], "VAE: PSNR (dB)", PSNR)
     write_card(checkpoints["detector"], "map50", MAP)
     yield checkpoints
     for name in ("flux", "detector"):

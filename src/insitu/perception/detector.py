@@ -89,6 +89,7 @@ class ZeroShotDetector:
                     Detection(query=query, score=float(score), box_xyxy01=_clamped(box))
                     for query, (scores, boxes) in zip(queries, per_query, strict=True)
                     for score, box in _suppressed(scores, boxes, overlap)
+                    if _area(box.clamp(0, 1)) > 0
                 ]
                 found.append(sorted(kept, key=lambda d: -d.score))
         return found
@@ -155,7 +156,7 @@ def iou(boxes_N4: Tensor, others_M4: Tensor) -> Tensor:
 
 
 def _area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1)
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 def _suppressed(scores: Tensor, boxes: Tensor, overlap: float) -> list[tuple[Tensor, Tensor]]:

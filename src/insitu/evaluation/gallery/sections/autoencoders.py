@@ -10,7 +10,7 @@ from insitu.evaluation.gallery.cards import facts
 from insitu.evaluation.gallery.page import Facts, Group, Image, Section, Tile, Unit
 from insitu.params import Checkpoint
 
-FIGURE = "PSNR (dB)"
+FIGURE = "VAE: PSNR (dB)"
 MEANINGS = {FIGURE: "PSNR in dB over held-out scenes"}
 
 

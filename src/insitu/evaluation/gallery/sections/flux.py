@@ -34,6 +34,10 @@ def section(bench: Bench) -> Section:
         images = flux.sample(pipeline, captions, _sampling(bench), seed=bench.seed("flux", kind))
         title, text, judge = _KINDS[kind]
         verdicts = judge(bench.judges, images, scenes)
+        # What the judge says of true pictures is the most that a painter can reach with it.
+        truth = [world.render(scene, bench.settings.size).image for scene in scenes]
+        ceiling = sum(right for right, _ in judge(bench.judges, truth, scenes))
+        text += f" Of the world's own pictures of these scenes the same judge accepts {ceiling}."
         units = [
             Unit(tiles=(Tile(image=image),), text=caption, right=right, note=seen)
             for image, caption, (right, seen) in zip(images, captions, verdicts, strict=True)
@@ -44,7 +48,7 @@ def section(bench: Bench) -> Section:
         key="flux",
         title="Text to image",
         text="The first held-out captions of each kind, one picture each. Two models that never saw"
-        " the painter's pictures in training judge them; they err at times.",
+        f" the painter's pictures in training judge them; they err at times. {_how(bench)}",
         groups=tuple(groups),
         facts=(
             facts(
@@ -71,6 +75,14 @@ def _scenes(bench: Bench) -> dict[str, list[world.Scene]]:
         for i in range(count)
     ]
     return scenes
+
+
+def _how(bench: Bench) -> str:
+    chosen = bench.settings.flux
+    return (
+        f"{chosen.steps} steps, guidance {chosen.guidance_scale:g}, classifier-free guidance"
+        f" {chosen.true_cfg_scale:g}."
+    )
 
 
 def _sampling(bench: Bench) -> flux.Sampling:
@@ -124,7 +136,7 @@ def _style(judges: Judges, images: Sequence[Image], scenes: Sequence[world.Scene
 
 def _found(queries: Sequence[str], scores: Sequence[float]) -> str:
     found = [f"{q} ({s:.2f})" for q, s in zip(queries, scores, strict=True) if s > 0]
-    return f"finds {' and '.join(found)}" if found else f"finds no {queries[0].split()[-1]}"
+    return f"finds {' and '.join(found)}" if found else f"does not find {' or '.join(queries)}"
 
 
 _KINDS: Final[
