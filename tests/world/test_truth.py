@@ -208,3 +208,13 @@ def test_scenes_run_back_to_front() -> None:
         scene = world.sample_scene(world.rng_for("truth", seed))
         feet = [frame.cy + frame.size for frame in scene.frames]
         assert feet == sorted(feet)
+
+
+def test_things_often_hide_parts_of_one_another_and_never_most() -> None:
+    """Drawn scenes of two things and more, over which the least share seen is counted."""
+    least = []
+    for seed in range(200):
+        scene = world.sample_scene(world.rng_for("hidden", seed), count=2 + seed % 3)
+        least.append(min(thing.visible for thing in world.render(scene).things))
+    assert 0.15 < np.mean(np.array(least) < 0.85) < 0.5
+    assert np.mean(np.array(least) < 0.3) < 0.03

@@ -12,7 +12,7 @@ def wear(canvas: Canvas, frame: Frame, shape: Shape, accessory: Accessory) -> No
     for outline, factor in _OUTLINES[accessory.kind](shape):
         placed = frame.place(outline)
         canvas.fill(placed, darker(colour, factor), part=accessory.kind)
-        canvas.line(placed, darker(colour, 0.4), 0.035 * frame.size)
+        canvas.line(placed, darker(colour, 0.4), 0.035 * frame.size, part=accessory.kind)
 
 
 def _hat(shape: Shape) -> list[tuple[Outline, float]]:

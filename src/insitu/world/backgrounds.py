@@ -143,7 +143,7 @@ def restyle(rgb: Image, style: str) -> Image:
             table = np.rint(112 + np.arange(256) * 0.55).astype(np.uint8)
             return np.asarray(cv2.LUT(rgb, table), np.uint8)
         case "night":
-            levels = np.arange(256)[:, None] * np.array([0.34, 0.4, 0.62]) + np.array([4, 6, 26])
+            levels = np.arange(256)[:, None] * np.array([0.5, 0.5, 0.64]) + np.array([4, 8, 34])
             return np.asarray(cv2.LUT(rgb, np.rint(levels).astype(np.uint8)[None]), np.uint8)
         case _:
             return rgb

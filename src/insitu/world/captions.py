@@ -10,7 +10,7 @@ from insitu.world.faces import Person
 from insitu.world.randomness import pick
 from insitu.world.scenes import Scene, Thing
 from insitu.world.subjects import Accessory, Edit
-from insitu.world.vocabulary import BACKGROUNDS, STYLES
+from insitu.world.vocabulary import BACKGROUNDS, COLOURS, STYLES
 
 Detail = Literal["full", "pattern", "colour", "category"]
 DETAILS: Final[tuple[Detail, ...]] = ("full", "pattern", "colour", "category")
@@ -84,23 +84,28 @@ def caption(
 
 def place(scene: Scene, colours: bool = True) -> str:
     """The background's phrase, e.g. "on a purple rug"."""
-    text = BACKGROUNDS[scene.background].format(colour=scene.background_colour if colours else "")
-    text = " ".join(text.split())
+    text = BACKGROUNDS[scene.background].format(colour=scene.background_colour)
+    if not colours:
+        text = " ".join(word for word in text.split() if word not in COLOURS)
     return text.replace("a orange", "an orange")
 
 
 def _varied(things: list[Thing], colours: bool, rng: np.random.Generator) -> str:
-    # Three and four things leave room for a word or two each: a caption stays under 32 tokens.
-    levels: tuple[Detail, ...] = DETAILS if len(things) < 3 else ("pattern", "colour", "category")
-    if len(things) > 3:
-        levels = ("colour", "category")
-    phrases = [describe(t, detail=pick(rng, levels), colours=colours) for t in things]
+    phrases = [describe(t, detail=_level(t, len(things), rng), colours=colours) for t in things]
     if len(things) == 2 and rng.random() < 0.3:
         left, right = phrases
         if rng.random() < 0.5:
             return f"{left} to the left of {right}"
         return f"{right} to the right of {left}"
     return _listed(phrases)
+
+
+def _level(thing: Thing, count: int, rng: np.random.Generator) -> Detail:
+    """How much is told of one of `count` things: a caption stays short, 48 words at most."""
+    if count < 3:
+        return pick(rng, DETAILS)
+    short: tuple[Detail, ...] = ("colour", "category")
+    return pick(rng, short if count > 3 or isinstance(thing, Person) else ("pattern", *short))
 
 
 def describe_edit(edit: Edit, category: str) -> str:

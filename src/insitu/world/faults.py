@@ -31,8 +31,11 @@ def inject(
 ) -> tuple[Scene, tuple[Fault, ...]]:
     """Each kind of fault happens with its own rate, independently.
 
-    Raises UserError for an unknown kind or a rate outside [0, 1]. A scene of one thing cannot
-    lose it or swap attributes; such a draw leaves the scene as it is and reports no fault.
+    A thing suffers one kind of fault at most, so that each can be told from the others. Where none
+    is left for a kind, or a scene has only one thing to lose or to swap with, the draw leaves the
+    scene as it is and reports no fault.
+
+    Raises UserError for an unknown kind or a rate outside [0, 1].
     """
     for kind, rate in rates.items():
         require_known("fault", kind, FAULTS)
@@ -46,46 +49,51 @@ def inject(
     # Missing comes last, so that the other faults' indices are those of the intended things.
     for kind in sorted(rates, key=lambda name: (name == "missing", FAULTS.index(name))):
         if rng.random() < rates[kind]:
-            scene, fault = _INJECTORS[kind](scene, rng)
-            faults += [fault] if fault else []
+            hit = {fault.thing for fault in faults}
+            sound = [i for i in range(len(scene.things)) if i not in hit]
+            scene, found = _INJECTORS[kind](scene, rng, sound)
+            faults += found
     return scene, tuple(faults)
 
 
-def _missing(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
-    if len(scene.things) < 2:
-        return scene, None
-    gone = int(rng.integers(len(scene.things)))
+Found = tuple[Scene, list[Fault]]
+
+
+def _missing(scene: Scene, rng: np.random.Generator, sound: list[int]) -> Found:
+    if len(scene.things) < 2 or not sound:
+        return scene, []
+    gone = pick(rng, sound)
     keep = [i for i in range(len(scene.things)) if i != gone]
     kept = replace(
         scene,
         things=tuple(scene.things[i] for i in keep),
         frames=tuple(scene.frames[i] for i in keep),
     )
-    return kept, Fault(kind="missing", thing=gone)
+    return kept, [Fault(kind="missing", thing=gone)]
 
 
-def _wrong_identity(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+def _wrong_identity(scene: Scene, rng: np.random.Generator, sound: list[int]) -> Found:
     """Another identity of the same category stands in: only a reference tells."""
-    index = int(rng.integers(len(scene.things)))
+    if not sound:
+        return scene, []
+    index = pick(rng, sound)
     thing = scene.things[index]
     other: Thing = (
         sample_person(rng)
         if isinstance(thing, Person)
         else sample_subject(rng, category=thing.category)
     )
-    return _with(scene, {index: other}), Fault(kind="wrong identity", thing=index)
+    return _with(scene, {index: other}), [Fault(kind="wrong identity", thing=index)]
 
 
-def _swapped(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
-    """Two things trade colour and pattern; people trade garments."""
+def _swapped(scene: Scene, rng: np.random.Generator, sound: list[int]) -> Found:
+    """Two things trade colour and pattern, people garments; a fault of each of the two."""
     pairs = [
-        (i, j)
-        for i in range(len(scene.things))
-        for j in range(i)
-        if type(scene.things[i]) is type(scene.things[j])
-    ]
+        (i, j) for i in sound for j in sound
+        if i > j and type(scene.things[i]) is type(scene.things[j])
+    ]  # fmt: skip
     if not pairs:
-        return scene, None
+        return scene, []
     i, j = pick(rng, pairs)
     one, two = scene.things[i], scene.things[j]
     if isinstance(one, Person) and isinstance(two, Person):
@@ -98,18 +106,18 @@ def _swapped(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | Non
             i: replace(one, base=two.base, second=two.second, pattern=two.pattern),
             j: replace(two, base=one.base, second=one.second, pattern=one.pattern),
         }
-    return _with(scene, swapped), Fault(kind="swapped attributes", thing=i)
+    return _with(scene, swapped), [Fault(kind="swapped attributes", thing=k) for k in (j, i)]
 
 
-def _blur(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
-    return replace(scene, blur=float(rng.uniform(0.025, 0.045))), Fault(kind="blur")
+def _blur(scene: Scene, rng: np.random.Generator, sound: list[int]) -> Found:
+    return replace(scene, blur=float(rng.uniform(0.025, 0.045))), [Fault(kind="blur")]
 
 
-def _clutter(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
-    return replace(scene, clutter=int(rng.integers(5, 10))), Fault(kind="clutter")
+def _clutter(scene: Scene, rng: np.random.Generator, sound: list[int]) -> Found:
+    return replace(scene, clutter=int(rng.integers(5, 10))), [Fault(kind="clutter")]
 
 
-def _bad_crop(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | None]:
+def _bad_crop(scene: Scene, rng: np.random.Generator, sound: list[int]) -> Found:
     """The camera comes too close to one corner: things leave the picture."""
     zoom = float(rng.uniform(1.5, 1.9))
     x, y = (float(v) * (1 - 1 / zoom) for v in rng.integers(0, 2, 2))
@@ -117,7 +125,7 @@ def _bad_crop(scene: Scene, rng: np.random.Generator) -> tuple[Scene, Fault | No
         replace(f, cx=(f.cx - x) * zoom, cy=(f.cy - y) * zoom, size=f.size * zoom)
         for f in scene.frames
     )
-    return replace(scene, frames=frames), Fault(kind="bad crop")
+    return replace(scene, frames=frames), [Fault(kind="bad crop")]
 
 
 _INJECTORS = {

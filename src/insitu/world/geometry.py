@@ -62,6 +62,18 @@ def star(cx: float, cy: float, radius: float, points: int = 5, inner: float = 0.
     return np.stack([cx + r * np.cos(angle), cy + r * np.sin(angle)], axis=1)
 
 
+def centroid(outlines: list[Outline]) -> NDArray[np.float64]:
+    """Centre of mass [2] of filled outlines, each counted by its own area (the shoelace formula)."""
+    total, moment = 0.0, np.zeros(2)
+    for outline in outlines:
+        after = np.roll(outline, -1, axis=0)
+        cross = outline[:, 0] * after[:, 1] - after[:, 0] * outline[:, 1]
+        area = cross.sum() / 2
+        total += abs(area)
+        moment += np.sign(area) * (cross[:, None] * (outline + after)).sum(0) / 6
+    return moment / total
+
+
 @dataclass(frozen=True)
 class Frame:
     """Where a thing stands: its own unit square [-1, 1]^2 -> image coordinates in [0, 1].

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from insitu.world.geometry import Frame, Outline, ellipse, polygon, star
+from insitu.world.geometry import Frame, Outline, centroid, ellipse, polygon, star
 from insitu.world.shapes import Shape
 from insitu.world.subjects import Mark, Pattern
 from insitu.world.vocabulary import RGB
@@ -51,10 +51,15 @@ class Canvas:
         if part is not None:
             self._claim(points, part)
 
-    def line(self, outline: Outline, colour: RGB, width: float, *, closed: bool = True) -> None:
-        """Stroke an outline; `width` as a share of the image."""
-        thickness = max(1, round(width * self.samples))
-        cv2.polylines(self.rgb, self.vertices(outline), closed, colour, thickness, shift=_SHIFT)
+    def line(
+        self, outline: Outline, colour: RGB, width: float, *, part: str, closed: bool = True
+    ) -> None:
+        """Stroke an outline, claiming the pixels; `width` as a share of the image."""
+        points, thickness = self.vertices(outline), max(1, round(width * self.samples))
+        for plane, value in (
+            (self.rgb, colour), (self.owner, self._owner), (self.part, self._number(part))
+        ):  # fmt: skip
+            cv2.polylines(plane, points, closed, value, thickness, shift=_SHIFT)
 
     def texture(self, outline: Outline, paint: Image, origin: tuple[int, int], part: str) -> None:
         """Fill an outline with a painted patch whose top left sample is `origin` (x, y)."""
@@ -92,10 +97,13 @@ class Canvas:
         return [fixed.astype(np.int32)]
 
     def _claim(self, points: list[NDArray[np.int32]], part: str) -> None:
+        cv2.fillPoly(self.owner, points, self._owner, shift=_SHIFT)
+        cv2.fillPoly(self.part, points, self._number(part), shift=_SHIFT)
+
+    def _number(self, part: str) -> int:
         if part not in self.part_names:
             self.part_names.append(part)
-        cv2.fillPoly(self.owner, points, self._owner, shift=_SHIFT)
-        cv2.fillPoly(self.part, points, self.part_names.index(part), shift=_SHIFT)
+        return self.part_names.index(part)
 
 
 def _stencil(
@@ -132,7 +140,10 @@ def paint_body(
     if high[0] <= low[0] or high[1] <= low[1]:
         return
     u, v = local_grid(canvas, frame, low, high)
-    colour, luminance = _pattern(base, second, pattern, u, v), material_luminance(material, u, v)
+    bodies = [part.outline for part in shape.parts if part.paint == "body"]
+    where = pattern_mask(pattern, u, v, bodies)
+    colour = np.take(np.array([base, second], np.float32).T, where.view(np.uint8), axis=1)
+    luminance = material_luminance(material, u, v)
     texture = _lit(colour, luminance, light, frame, u, v)
     edge = darker(base, 0.42)
     solids = {"second": second, "dark": darker(base, 0.5)}
@@ -142,7 +153,7 @@ def paint_body(
         else:
             solid = part.paint if isinstance(part.paint, tuple) else solids[part.paint]
             canvas.fill(outline, solid, part=scope + part.name)
-        canvas.line(outline, edge, 0.045 * frame.size)
+        canvas.line(outline, edge, 0.045 * frame.size, part=scope + part.name)
     x, y, rx, ry = shape.marks
     for mark in marks:
         canvas.fill(frame.place(mark_outline(mark, x + mark.x * rx, y + mark.y * ry)), mark.colour)
@@ -162,25 +173,20 @@ def local_grid(
     )
 
 
-def _pattern(
-    base: RGB, second: RGB, pattern: Pattern, u: NDArray[np.float32], v: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Base colour with the second where the pattern says so: float32 [3, h, w]."""
-    where = pattern_mask(pattern, u, v)
-    return np.take(np.array([base, second], np.float32).T, where.view(np.uint8), axis=1)
-
-
 def pattern_mask(
-    pattern: Pattern, u: NDArray[np.float32], v: NDArray[np.float32]
+    pattern: Pattern, u: NDArray[np.float32], v: NDArray[np.float32], bodies: list[Outline]
 ) -> NDArray[np.bool_]:
-    """Where the second colour shows: about a third of the area, as the base names the thing."""
+    """Where the second colour shows: about a third of the area, as the base names the thing.
+
+    `bodies` are the outlines that carry it; two tones meet between their centroid and their end.
+    """
     cos, sin = np.cos(np.deg2rad(pattern.angle)), np.sin(np.deg2rad(pattern.angle))
     cos, sin = np.float32(round(float(cos), 4)), np.float32(round(float(sin), 4))
     k, phase = np.float32(pattern.scale / 2), np.float32(pattern.phase)
     p, q = (cos * u + sin * v) * k + phase, (cos * v - sin * u) * k + phase
     match pattern.kind:
         case "striped":
-            return (p - np.floor(p)) < 0.36
+            return (p - np.floor(p)) < 0.33
         case "dotted":
             p, q = p * np.float32(1.3), q * np.float32(1.3)
             return (p - np.floor(p) - 0.5) ** 2 + (q - np.floor(q) - 0.5) ** 2 < 0.085
@@ -189,9 +195,12 @@ def pattern_mask(
             return (p - np.floor(p) < 0.58) & (q - np.floor(q) < 0.58)
         case "zigzag":
             wave = p + np.float32(0.7) * np.abs(2 * (q - np.floor(q)) - 1)
-            return (wave - np.floor(wave)) < 0.36
+            return (wave - np.floor(wave)) < 0.33
         case "two-tone":
-            return p - phase > 0.15 + (phase - np.float32(0.5)) * np.float32(0.3)
+            axis = np.array([cos, sin])
+            middle, end = centroid(bodies) @ axis, max((body @ axis).max() for body in bodies)
+            along = cos * u + sin * v
+            return along > np.float32(middle + (end - middle) * (0.1 + 0.35 * pattern.phase))
         case _:
             return np.zeros(u.shape, bool)
 

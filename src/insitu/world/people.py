@@ -183,9 +183,9 @@ def _glasses(canvas: Canvas, head: Frame, face: Face, x: float, y: float, side: 
     rim = superellipse(x, y, 0.2 + 0.03 * style, 0.15 + 0.05 * style, power)
     placed = head.place(rim)
     colour: RGB = (24, 24, 28) if style < 0.5 else (150, 40, 40)
-    canvas.line(placed, colour, (0.03 + 0.03 * (1 - style)) * head.size)
+    canvas.line(placed, colour, (0.03 + 0.03 * (1 - style)) * head.size, part="face")
     arm = head.place(polygon((x - side * 0.2, y), (x + side * 0.34, y - 0.02)))
-    canvas.line(arm, colour, 0.03 * head.size, closed=False)
+    canvas.line(arm, colour, 0.03 * head.size, part="face", closed=False)
 
 
 def _torso(garment: Subject) -> Shape:

@@ -121,12 +121,13 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 def _sample_things(rng: np.random.Generator, count: int, people: bool | None) -> list[Thing]:
     kind = rng.random()
+    mixed = people is None and 0.22 <= kind < 0.28 and count > 1
     if people is None:
         people = bool(kind < 0.22)
     things: list[Thing] = [
         sample_person(rng) if people else sample_subject(rng) for _ in range(count)
     ]
-    if not people and 0.22 <= kind < 0.28 and count > 1:
+    if mixed:
         things[0] = sample_person(rng)
     return things
 
@@ -138,25 +139,29 @@ _SLOTS: Final[dict[int, tuple[tuple[float, float], ...]]] = {
     3: ((0.2, 0.92), (0.5, 0.7), (0.8, 0.92)),
     4: ((0.26, 0.56), (0.74, 0.56), (0.27, 0.97), (0.73, 0.97)),
 }
+_CROWDED: Final = 0.45
+"""Share of the scenes of several things in which these hide parts of one another."""
 _HALF: Final = {1: (0.27, 0.4), 2: (0.2, 0.27), 3: (0.16, 0.21), 4: (0.16, 0.2)}
 _HALF_PERSON: Final = {1: (0.36, 0.46), 2: (0.25, 0.31), 3: (0.21, 0.25), 4: (0.21, 0.24)}
 
 
 def sample_frames(rng: np.random.Generator, things: "list[Thing]") -> list[Frame]:
-    """Where things stand: a slot each, jittered; neighbours may overlap.
+    """Where things stand: a slot each, jittered; in nearly half of the scenes they crowd together.
 
     Raises UserError unless there are 1 to 4 things.
     """
     require_count(len(things))
     frames = []
     slots = rng.permutation(len(things))
+    crowded = rng.random() < _CROWDED
+    apart = float(rng.uniform(0.35, 0.7)) if crowded else 1.0
     for thing, slot in zip(things, slots, strict=True):
         is_person = isinstance(thing, Person)
         low, high = (_HALF_PERSON if is_person else _HALF)[len(things)]
         size = float(rng.uniform(low, high))
         x, base = _SLOTS[len(things)][int(slot)]
         reach = max(0.0, 0.5 - size) * 0.9 if len(things) == 1 else 0.05
-        cx = x + float(rng.uniform(-reach, reach))
+        cx = 0.5 + (x - 0.5) * apart + float(rng.uniform(-reach, reach))
         base = 1.0 if is_person and base > 0.85 else base + float(rng.uniform(-0.06, 0.03))
         cy = max(base - size, size * 0.9)
         tilt = 0.0 if is_person else float(rng.uniform(-12, 12))

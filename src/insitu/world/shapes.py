@@ -116,7 +116,7 @@ def boat(a: float, b: float, c: float) -> Shape:
     hull, sail, lean = 0.28 + 0.06 * a, 0.66 + 0.1 * b, 0.1 * c
     return _shape(
         Part("mast", box(-0.05, -0.96, 0.05, 0.45), "dark"),
-        Part("sail", polygon((0.08, -0.9), (sail + lean, 0.22), (0.08, 0.28)), "second"),
+        Part("sail", polygon((0.08, -0.9), (sail + lean, 0.22), (0.08, 0.28)), "body"),
         Part("jib", polygon((-0.08, -0.72), (-0.52 + lean, 0.22), (-0.08, 0.28)), "second"),
         Part("hull", polygon((-0.96, 0.36), (0.96, 0.36), (0.62, 0.52 + hull),
                              (-0.62, 0.52 + hull)), "body"),
@@ -125,15 +125,16 @@ def boat(a: float, b: float, c: float) -> Shape:
 
 
 def house(a: float, b: float, c: float) -> Shape:
-    half, eaves, ridge = 0.62 + 0.1 * a, -0.1 + 0.1 * b, 0.12 * c
+    half, eaves, ridge = 0.66 + 0.1 * a, -0.32 + 0.1 * b, 0.12 * c
     return _shape(
-        Part("chimney", box(0.3, -0.8, 0.5, -0.2), "dark"),
+        Part("chimney", box(0.3, eaves - 0.6, 0.5, eaves), "dark"),
         Part("walls", box(-half, eaves, half, 0.9), "body"),
-        Part("roof", polygon((-half - 0.2, eaves), (ridge, -0.94), (half + 0.2, eaves)), "second"),
+        Part("roof", polygon((-half - 0.16, eaves), (ridge, eaves - 0.5), (half + 0.16, eaves)),
+             "second"),
         Part("door", box(-0.14, 0.38, 0.16, 0.9), "dark"),
-        Part("window", box(-half + 0.1, 0.12, -half + 0.36, 0.4), GLASS),
-        Part("window", box(half - 0.36, 0.12, half - 0.1, 0.4), GLASS),
-        top=(ridge, -0.8, 0.3), neck=(0, eaves + 0.05, half), marks=(0, 0.18, 0.16, 0.1),
+        Part("window", box(-half + 0.12, 0.0, -half + 0.38, 0.28), GLASS),
+        Part("window", box(half - 0.38, 0.0, half - 0.12, 0.28), GLASS),
+        top=(ridge, eaves - 0.4, 0.3), neck=(0, eaves + 0.05, half), marks=(0, 0.12, 0.16, 0.1),
     )  # fmt: skip
 
 
@@ -154,13 +155,13 @@ def clock(a: float, b: float, c: float) -> Shape:
 
 
 def backpack(a: float, b: float, c: float) -> Shape:
-    half, high, pocket = 0.56 + 0.08 * a, 0.68 + 0.1 * b, 0.24 + 0.06 * c
+    half, high, pocket = 0.56 + 0.08 * a, 0.68 + 0.1 * b, 0.2 + 0.05 * c
     return _shape(
         Part("strap", arc(-half, 0.1, 0.22, 0.5, 0.14, 90, 270), "dark"),
         Part("strap", arc(half, 0.1, 0.22, 0.5, 0.14, -90, 90), "dark"),
         Part("handle", arc(0, -high, 0.18, 0.2, 0.11, 180, 360), "dark"),
         Part("body", superellipse(0, 0.12, half, high + 0.12, 3.6), "body"),
-        Part("pocket", superellipse(0, 0.5, half * 0.7, pocket, 4), "second"),
+        Part("pocket", superellipse(0, 0.54, half * 0.64, pocket, 4), "second"),
         Part("zip", band(-half * 0.6, -0.22, half * 0.6, -0.22, 0.06), "dark"),
         top=(0, -high + 0.06, 0.36), neck=(0, -0.05, half), marks=(0, 0.0, 0.3, 0.14),
     )  # fmt: skip
@@ -258,11 +259,11 @@ def bird(a: float, b: float, c: float) -> Shape:
     return _shape(
         Part("leg", band(-0.04, 0.5, -0.08, 0.95, 0.08), BEAK),
         Part("leg", band(0.2, 0.5, 0.18, 0.95, 0.08), BEAK),
-        Part("tail", polygon((0.4, 0.06), (0.98, -tail), (0.98, 0.12), (0.5, 0.34)), "second"),
+        Part("tail", polygon((0.4, 0.06), (0.98, -tail), (0.98, 0.12), (0.5, 0.34)), "body"),
         Part("body", ellipse(0.1, 0.2, 0.6, body), "body"),
         Part("beak", polygon((-0.68, -0.46), (-0.98, -0.3), (-0.66, -0.22)), BEAK),
         Part("head", ellipse(-0.42, -0.34, head + 0.04, head + 0.04), "body"),
-        Part("wing", ellipse(0.22, 0.18, 0.36, body * 0.55), "second"),
+        Part("wing", ellipse(0.24, 0.18, 0.3, body * 0.42), "second"),
         Part("eye", ellipse(-0.5, -0.4, 0.075, 0.075), EYE),
         top=(-0.4, -0.36 - head, 0.24), neck=(-0.26, -0.08, 0.3), marks=(-0.16, 0.34, 0.16, 0.12),
     )  # fmt: skip
@@ -273,8 +274,7 @@ def fish(a: float, b: float, c: float) -> Shape:
     return _shape(
         Part("tail", polygon((0.4, 0.04), (0.97, -tail + 0.04), (0.84, 0.04), (0.97, tail + 0.04)),
              "second"),
-        Part("fin", polygon((-0.3, -high + 0.12), (0.1, -high - fin), (0.32, -high + 0.2)),
-             "second"),
+        Part("fin", polygon((-0.3, -high + 0.12), (0.1, -high - fin), (0.32, -high + 0.2)), "body"),
         Part("body", ellipse(-0.2, 0.04, 0.74, high), "body"),
         Part("gill", arc(-0.62, 0.04, 0.22, 0.3, 0.06, -60, 60), "dark"),
         Part("fin", polygon((-0.1, 0.1), (0.22, 0.0), (0.2, 0.32)), "second"),
@@ -294,7 +294,7 @@ def rabbit(a: float, b: float, c: float) -> Shape:
         Part("inner ear", ellipse(-0.19, -0.62, 0.06, ear * 0.72), (244, 176, 186)),
         Part("inner ear", ellipse(0.19, -0.62, 0.06, ear * 0.72), (244, 176, 186)),
         Part("body", ellipse(0, 0.56, body, 0.42), "body"),
-        Part("belly", ellipse(0, 0.62, body * 0.55, 0.28), "second"),
+        Part("belly", ellipse(0, 0.64, body * 0.44, 0.22), "second"),
         Part("head", ellipse(0, y, head + 0.06, head), "body"),
         Part("eye", ellipse(-0.17, y - 0.04, 0.075, 0.09), EYE),
         Part("eye", ellipse(0.17, y - 0.04, 0.075, 0.09), EYE),

@@ -11,6 +11,8 @@ from insitu.world.randomness import pick
 from insitu.world.vocabulary import ACCESSORIES, CATEGORIES, COLOURS, MATERIALS, PATTERNS, RGB
 
 MARKS: Final = ("star", "cross", "ring", "triangle", "heart")
+MARK_SIZE: Final = (0.15, 0.22)
+"""Least and largest radius, in the thing's unit square."""
 SHADE_JITTER: Final = 14
 """Largest departure, per channel, of an identity's own shade from the named colour (0..255)."""
 
@@ -99,10 +101,11 @@ class Subject:
 
     def vector(self) -> NDArray[np.float32]:
         """The identity as numbers, each about [0, 1], the same layout for every subject."""
-        pattern, kinds = self.pattern, np.zeros((2, len(MARKS) + 2), np.float32)
-        for row, mark in zip(kinds, self.marks, strict=False):
+        pattern, marks = self.pattern, np.zeros((2, len(MARKS) + 6), np.float32)
+        for row, mark in zip(marks, self.marks, strict=False):
             row[MARKS.index(mark.kind)] = 1
-            row[-2:] = (mark.x + 1) / 2, (mark.y + 1) / 2
+            row[-6:-3] = (mark.x + 1) / 2, (mark.y + 1) / 2, mark.size / MARK_SIZE[1]
+            row[-3:] = np.array(mark.colour, np.float32) / 255
         worn = self.accessory
         return np.concatenate(
             [
@@ -113,7 +116,7 @@ class Subject:
                 np.array([pattern.phase, pattern.scale / 5, pattern.angle / 180], np.float32),
                 _one_hot(self.material, MATERIALS),
                 (np.array(self.shape, np.float32) + 1) / 2,
-                kinds.ravel(),
+                marks.ravel(),
                 _one_hot(worn.kind if worn else None, ACCESSORIES),
                 np.array(worn.shade.rgb if worn else (0, 0, 0), np.float32) / 255,
             ]
@@ -210,7 +213,7 @@ def _sample_mark(rng: np.random.Generator, body: str) -> Mark:
         kind=pick(rng, MARKS),
         x=_unit(rng),
         y=_unit(rng),
-        size=float(rng.uniform(0.15, 0.22)),
+        size=float(rng.uniform(*MARK_SIZE)),
         colour=sample_shade(rng, unlike=body).rgb,
     )
 

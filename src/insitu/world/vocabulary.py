@@ -2,7 +2,7 @@
 
 from typing import Final
 
-WORLD_VERSION: Final = 1
+WORLD_VERSION: Final = 2
 """Raised by any change that alters a pixel or a caption; every checkpoint names the one it saw."""
 
 RGB = tuple[int, int, int]
