@@ -10,7 +10,6 @@ import diffusers
 import transformers
 
 from insitu.errors import UserError
-from insitu.evaluation.gallery import build
 from insitu.params import load
 
 PAGE = Path("reports/nano")
@@ -23,6 +22,9 @@ def main() -> int:
         # Their bars and notes would bury the stage's own progress.
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
+    # Imported here, since loading the pipelines' modules is what they first remark on.
+    from insitu.evaluation.gallery import build
+
     try:
         build(load(), PAGE, lambda line: print(line, flush=True))
     except UserError as error:

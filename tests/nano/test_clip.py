@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from insitu import world
 from insitu.digest import weights_digest
 from insitu.evaluation.checkpoints import clip as measured
-from insitu.perception.clip import ClipScorer
-from recipe import clip, clip_data
+from insitu.perception.clip import AestheticHead, ClipScorer
+from recipe import clip, clip_data, clip_model
+from recipe.clip_trainer import Trainer
 from recipe.settings import read
 from recipe.tokenizers import clip_tokenizer
 
@@ -83,42 +84,53 @@ def test_equal_captions_are_positives_of_one_another() -> None:
     # Two pictures with one caption: embedding both on it must not be punished.
     on_axis = torch.eye(4)[[0, 0, 1]]
     scale = torch.tensor(50.0)
-    aware = clip.contrastive_loss(on_axis, on_axis, torch.tensor([7, 7, 8]), scale)
-    naive = clip.contrastive_loss(on_axis, on_axis, torch.tensor([7, 9, 8]), scale)
+    aware = clip_model.contrastive_loss(on_axis, on_axis, torch.tensor([7, 7, 8]), scale)
+    naive = clip_model.contrastive_loss(on_axis, on_axis, torch.tensor([7, 9, 8]), scale)
     assert aware == pytest.approx(2 / 3 * np.log(2), abs=1e-4)
-    swapped = clip.contrastive_loss(on_axis, on_axis[[2, 2, 0]], torch.tensor([7, 7, 8]), scale)
+    swapped = clip_model.contrastive_loss(
+        on_axis, on_axis[[2, 2, 0]], torch.tensor([7, 7, 8]), scale
+    )
     assert swapped > 10
     assert naive == pytest.approx(float(aware), abs=1e-4)
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> clip.Trainer:
-    settings = replace(
-        read("clip", clip.Settings), regions=6, scenes=3, width=32, layers=1, text_layers=1
-    )
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    clip_tokenizer(world.vocabulary(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trainer(words: Path) -> Trainer:
     drawn = [clip_data.draw(index) for index in range(8)]
     data = {key: np.stack([sample[key] for sample in drawn]) for key in drawn[0]}
-    tokenizer = clip_tokenizer(world.vocabulary(), tmp_path_factory.mktemp("tokenizer"))
-    return clip.Trainer(settings, data, tokenizer)
+    tokenizer = CLIPTokenizer.from_pretrained(words)
+    model = clip_model.make_model(tokenizer, width=32, layers=1, text_layers=1, heads=2)
+    phase = replace(read("clip", clip.Settings).coarse, readout_weight=1.0)
+    head = AestheticHead(32)
+    return Trainer(phase, data, model=model, head=head, tokenizer=tokenizer, regions=6, scenes=3)
 
 
-def test_a_step_follows_its_number_alone(trainer: clip.Trainer) -> None:
-    for i in (0, 1, trainer.settings.steps - 1):  # odd, even, and with every patch
+def test_a_step_follows_its_number_alone(trainer: Trainer) -> None:
+    for i in (0, 1, trainer.phase.steps - 1):  # odd, even, and with every patch
         first, second = trainer.step(i), trainer.step(i)
-        assert first.keys() == {"things", "scenes", "prompts", "quality"}
+        assert first.keys() == {"things", "scenes", "prompts", "quality", "readouts"}
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert all(term.isfinite() for term in first.values())
 
 
-def test_saved_model_gives_the_training_embeddings(trainer: clip.Trainer, tmp_path: Path) -> None:
-    clip.save(trainer.model, trainer.head, tmp_path)
+def test_saved_model_gives_the_training_embeddings(
+    trainer: Trainer, words: Path, tmp_path: Path
+) -> None:
+    clip.save(trainer.model, trainer.head, words, tmp_path)
     scorer = ClipScorer.from_pretrained(tmp_path)
     images = trainer.data["scene"][:3]
     with torch.no_grad():
-        mine = clip.encode_images(trainer.model, clip.to_pixels(images))
-        words = clip.encode_texts(trainer.model, trainer.prompts[0]["category"][:4, :12])
+        mine = clip_model.encode_images(trainer.model, clip_model.to_pixels(images))
+        told = clip_model.encode_texts(trainer.model, trainer.prompts[0]["category"][:4, :12])
     # bfloat16 weights: three digits.
     torch.testing.assert_close(scorer.embed_images(list(images)), mine, atol=0.02, rtol=0)
-    told = scorer.embed_texts(clip_data.prompts()["category"][:4])
-    torch.testing.assert_close(told, words, atol=0.02, rtol=0)
+    read_back = scorer.embed_texts(clip_data.prompts()["category"][:4])
+    torch.testing.assert_close(read_back, told, atol=0.02, rtol=0)
     assert scorer.head is not None

@@ -22,7 +22,7 @@ from insitu.perception.detector import ZeroShotDetector
 
 from . import corpus, detection_loss, detector_data, detector_grid, muon
 from .card import write_card
-from .clip import MEAN, STD, to_pixels
+from .clip_model import MEAN, STD, to_pixels
 from .loop import FitResult, code_digest, fit, trapezoid
 from .settings import read
 

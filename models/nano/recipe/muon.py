@@ -89,11 +89,14 @@ class Muon(Optimizer):
         torch._foreach_add_(tuple(params), steps, alpha=-scale)
 
 
-def split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split(
+    model: nn.Module, *, kernels: bool = False
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return (matrices for Muon, the rest for AdamW) of a model's trainable parameters.
 
     Muon's share is every 2-D weight inside the repeated blocks (members of a `ModuleList`) that
-    is not an embedding table; input and output projections, norms, biases and convolutions rest.
+    is not an embedding table, with `kernels` convolutions too; input and output projections,
+    norms and biases rest.
     """
     blocks = {
         id(p)
@@ -111,6 +114,7 @@ def split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     rest: list[nn.Parameter] = []
     for p in model.parameters():
         if p.requires_grad:
-            inside = p.ndim == 2 and id(p) in blocks and id(p) not in tables
+            matrix = p.ndim == 2 or (kernels and p.ndim == 4)
+            inside = matrix and id(p) in blocks and id(p) not in tables
             (matrices if inside else rest).append(p)
     return matrices, rest

@@ -2,8 +2,11 @@
 
 Input [z_t ; mask ; Enc(image x (1 - mask))] as in Stable Diffusion's inpainting models (Rombach et
 al. 2022); the text speaks of what the mask hides (a regional caption), at times of the picture.
+Small pictures come first, for a quarter of the price; SDXL's size conditioning tells them apart
+(Podell et al. 2023, section 2.2). Matrices and kernels go to Muon, the rest to AdamW.
 """
 
+import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from insitu import world
 
-from . import corpus, latents, pictures
+from . import corpus, latents, muon, pictures
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer
@@ -28,7 +31,7 @@ from .tokenizers import clip_tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "sdxl-inpaint"
 MAX_TOKENS = 48
-TIME_IDS = (pictures.SIZE, pictures.SIZE, 0, 0, pictures.SIZE, pictures.SIZE)
+SMALL = pictures.SIZE // 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +40,18 @@ class Settings:
 
     Attributes:
         draws: distinct (scene, mask, text) samples.
-        steps, batch: optimizer steps and samples in each.
+        small_steps, small_batch: steps on 32 x 32 pictures, which come first, and samples in each.
+        steps, batch: optimizer steps in all, and samples in each that is not small.
         channels, heads: of the U-Net's resolutions, finest first.
         text_widths, text_layers: of the two text encoders.
-        lr: AdamW's; `warmup`, `cooldown`: steps of its ramps.
+        lr: Muon's; `rest_lr`: AdamW's; `warmup`, `cooldown`: steps of the ramps.
         drop: share of texts replaced by the empty one, for guidance.
         ema: decay of the weights' average.
     """
 
     draws: int
+    small_steps: int
+    small_batch: int
     steps: int
     batch: int
     channels: tuple[int, int, int]
@@ -53,6 +59,8 @@ class Settings:
     text_widths: tuple[int, int]
     text_layers: int
     lr: float
+    rest_lr: float
+    weight_decay: float
     warmup: int
     cooldown: int
     drop: float
@@ -135,9 +143,10 @@ class Trainer:
         data = corpus.build("inpaint", settings.draws, hole)
         images, masks = data["image"], data["mask"]
         self.masks = masks
-        vae = FOLDER / "vae"
-        self.clean = latents.encoded(vae, images, pictures.SIZE)
-        self.holed = latents.encoded(vae, _Holed(images, masks), pictures.SIZE, name="holed")
+        vae, holed = FOLDER / "vae", _Holed(images, masks)
+        # Encoded when first needed: the small pictures' phase starts before the large are ready.
+        self.clean = functools.cache(lambda size: latents.encoded(vae, images, size))
+        self.holed = functools.cache(lambda size: latents.encoded(vae, holed, size, name="holed"))
         tokenizer = clip_tokenizer(world.vocabulary(), FOLDER / "tokenizer", MAX_TOKENS)
         tokenizer.save_pretrained(FOLDER / "tokenizer_2")
         texts, self.number = np.unique(data["text"], return_inverse=True)
@@ -148,24 +157,28 @@ class Trainer:
         self.modules = make_modules(settings, len(tokenizer))
 
     def step(self, i: int) -> dict[str, Tensor]:
-        settings, batch = self.settings, self.settings.batch
+        settings = self.settings
+        small = i < settings.small_steps
+        size, count = (SMALL, settings.small_batch) if small else (pictures.SIZE, settings.batch)
         rng = world.rng_for("inpaint-batch", i)
-        rows = np.sort(rng.choice(len(self.number), batch, replace=False))
-        texts = np.where(rng.random(batch) < settings.drop, 0, self.number[rows] + 1)
+        rows = np.sort(rng.choice(len(self.number), count, replace=False))
+        texts = np.where(rng.random(count) < settings.drop, 0, self.number[rows] + 1)
         noise_rng = torch.Generator().manual_seed(i)
-        z_0 = torch.from_numpy(self.clean[rows].astype(np.float32))
-        holed = torch.from_numpy(self.holed[rows].astype(np.float32))
-        mask = torch.from_numpy(self.masks[rows][:, None, ::2, ::2].astype(np.float32))
+        z_0 = torch.from_numpy(self.clean(size)[rows].astype(np.float32))
+        holed = torch.from_numpy(self.holed(size)[rows].astype(np.float32))
+        stride = pictures.SIZE // z_0.shape[-1]
+        mask = torch.from_numpy(self.masks[rows][:, None, ::stride, ::stride].astype(np.float32))
         noise = torch.randn(z_0.shape, generator=noise_rng)
-        t = torch.randint(len(self.alphas), (batch,), generator=noise_rng)
+        t = torch.randint(len(self.alphas), (count,), generator=noise_rng)
         alpha = self.alphas[t][:, None, None, None]
         z_t = alpha.sqrt() * z_0 + (1 - alpha).sqrt() * noise
         context, pooled = encode(self.modules, self.ids[texts])
-        added = {"text_embeds": pooled, "time_ids": torch.tensor(TIME_IDS).expand(batch, -1)}
+        time_ids = torch.tensor([size, size, 0, 0, size, size]).expand(count, -1)
         x = torch.cat([z_t, mask, holed], 1).to(memory_format=torch.channels_last)
         predicted = self.modules["unet"](
-            x, t, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False
-        )[0]
+            x, t, encoder_hidden_states=context, return_dict=False,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+        )[0]  # fmt: skip
         return {"noise": (predicted - noise).square().mean()}
 
 
@@ -192,12 +205,17 @@ def encode(modules: dict[str, nn.Module], ids: Tensor) -> tuple[Tensor, Tensor]:
 def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
     settings = read("sdxl-inpaint", Settings)
     trainer = Trainer(settings)
-    parameters = [p for module in trainer.modules.values() for p in module.parameters()]
     # SDXL reads the encoders before their last layer; that layer and the first encoder's pooled
-    # output get no gradient, which AdamW skips.
-    optimizer = torch.optim.AdamW(parameters, settings.lr, (0.9, 0.99), weight_decay=0.01)
+    # output get no gradient, which both optimizers skip.
+    groups = [muon.split(module, kernels=True) for module in trainer.modules.values()]
+    optimizers = [
+        muon.Muon([p for pair in groups for p in pair[0]], lr=settings.lr,
+                  weight_decay=settings.weight_decay),
+        torch.optim.AdamW([p for pair in groups for p in pair[1]], settings.rest_lr, (0.9, 0.99),
+                          weight_decay=0.0),
+    ]  # fmt: skip
     result = fit(
-        modules=trainer.modules, optimizers=[optimizer], step=trainer.step, steps=settings.steps,
+        modules=trainer.modules, optimizers=optimizers, step=trainer.step, steps=settings.steps,
         work=corpus.ROOT / "sdxl-inpaint", ema=settings.ema, max_seconds=max_seconds,
         schedule=trapezoid(settings.steps, settings.warmup, settings.cooldown),
         fingerprint=asdict(settings) | {"world": world.WORLD_VERSION},

@@ -63,7 +63,7 @@ def star(cx: float, cy: float, radius: float, points: int = 5, inner: float = 0.
 
 
 def centroid(outlines: list[Outline]) -> NDArray[np.float64]:
-    """Centre of mass [2] of filled outlines, each counted by its own area (the shoelace formula)."""
+    """Centre of mass [2] of filled outlines, each by its own area (shoelace formula)."""
     total, moment = 0.0, np.zeros(2)
     for outline in outlines:
         after = np.roll(outline, -1, axis=0)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from insitu import world
+from insitu.backbones.loading import load_pretrained
 from insitu.errors import UserError
 from insitu.evaluation.checkpoints.judging import Judges
 from insitu.params import Checkpoint, Gallery, Models, Params, float16_on_cpu
@@ -64,20 +65,13 @@ class Bench:
 
     def load(self, model_class: Any, checkpoint: Checkpoint, **options: Any) -> Any:
         """`model_class.from_pretrained` of a checkpoint, for analysis models with a device."""
-        return model_class.from_pretrained(
-            checkpoint.path,
-            revision=checkpoint.revision,
-            device=self.device,
-            dtype=self.dtype,
-            **options,
+        return load_pretrained(
+            model_class, checkpoint, device=self.device, dtype=self.dtype, **options
         )
 
     def load_diffusers(self, model_class: Any, checkpoint: Checkpoint, **options: Any) -> Any:
         """The same for diffusers' pipelines and models."""
-        loaded = model_class.from_pretrained(
-            checkpoint.path, revision=checkpoint.revision, dtype=self.dtype, **options
-        )
-        return loaded.to(self.device)
+        return load_pretrained(model_class, checkpoint, dtype=self.dtype, **options).to(self.device)
 
     @cached_property
     def clip(self) -> ClipScorer:

@@ -5,7 +5,6 @@ here is refused. Paths are relative to the folder the command runs in, the repos
 """
 
 import difflib
-import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -24,129 +22,20 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from insitu.errors import UserError
+from insitu.params.base import Checkpoint, Models, Settings, float16_on_cpu
+from insitu.params.gallery import Gallery
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-
-Steps = Annotated[int, Field(ge=1, le=1000)]
-Scale = Annotated[float, Field(ge=1.0, le=30.0, allow_inf_nan=False)]
-# A page with more pictures than this is no longer looked at, and its stage no longer quick.
-Count = Annotated[int, Field(ge=1, le=64)]
-
-
-class _Settings(BaseModel):
-    # strict: "25" is not 25 and `true` is not 1; a quoted number is a slip worth showing.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+__all__ = [
+    "Checkpoint",
+    "Gallery",
+    "Models",
+    "Params",
+    "float16_on_cpu",
+    "load",
+]
 
 
-class Checkpoint(_Settings):
-    """Where one model is loaded from: a local folder, or a hub id at one commit."""
-
-    path: str = Field(min_length=1, description="A local folder, or a hub id (owner/name).")
-    revision: str | None = Field(
-        default=None,
-        validate_default=True,
-        description="The commit of a hub id, 40 hex digits; absent for a local folder.",
-    )
-
-    @property
-    def is_hub_id(self) -> bool:
-        """True when `path` names a repository on a model hub rather than a folder here."""
-        return _is_hub_id(self.path)
-
-    @field_validator("revision")
-    @classmethod
-    def _pinned(cls, revision: str | None, info: ValidationInfo) -> str | None:
-        path = info.data.get("path")
-        if path is None:  # already refused by its own check
-            return revision
-        if not _is_hub_id(path):
-            if revision is not None:
-                raise UserError(
-                    f"Revision {revision!r} is given for the local folder {path!r}.",
-                    "A folder has one content; a revision would be ignored.",
-                    "Remove the revision, or give a hub id as path.",
-                )
-        elif revision is None:
-            raise UserError(
-                f"{path!r} has no revision.",
-                "It is not a folder here, so it is read as a hub id, and an unpinned base can"
-                " change under the adapters trained on it.",
-                "Add `revision:` with the commit's 40 hex digits, or correct the folder's path.",
-            )
-        elif not _COMMIT.fullmatch(revision):
-            raise UserError(
-                f"{path!r} is pinned to {revision!r}.",
-                "That is not a commit; branches and tags can move.",
-                "Give the commit's 40 hex digits.",
-            )
-        return revision
-
-
-class Models(_Settings):
-    """The checkpoints in use, one for each role."""
-
-    flux: Checkpoint = Field(description="Text to image: a FluxPipeline folder.")
-    sdxl_inpaint: Checkpoint = Field(
-        description="Masked fill: a StableDiffusionXLInpaintPipeline folder."
-    )
-    clip: Checkpoint = Field(description="Image-text similarity: a CLIPModel folder.")
-    dino: Checkpoint = Field(description="Identity features: a Dinov2Model folder.")
-    detector: Checkpoint = Field(description="Boxes for a text query: zero-shot detection.")
-    face: Checkpoint = Field(description="Face embedder and landmarks.")
-
-
-class FluxSampling(_Settings):
-    """How the gallery samples from the FLUX checkpoint."""
-
-    steps: Steps = Field(description="Sampling steps, 1 to 1000.")
-    guidance_scale: Scale = Field(description="Distilled guidance, 1 to 30.")
-    true_cfg_scale: Scale = Field(
-        description="Classifier-free guidance, 1 to 30; 1 turns it off, more doubles the time."
-    )
-    max_sequence_length: Annotated[int, Field(ge=1, le=512)] = Field(
-        description="T5 tokens of a prompt, 1 to 512."
-    )
-    samples: Count = Field(
-        description="Pictures of each kind (one subject, two, a person, a style), 1 to 64."
-    )
-
-
-class InpaintSampling(_Settings):
-    """How the gallery samples from the inpainting checkpoint."""
-
-    steps: Steps = Field(description="Sampling steps, 1 to 1000.")
-    guidance_scale: Scale = Field(description="Classifier-free guidance, 1 to 30; 1 is off.")
-    samples: Count = Field(description="Pictures, 1 to 64.")
-
-
-class Gallery(_Settings):
-    """The page of pictures that shows what each checkpoint can do."""
-
-    size: Annotated[int, Field(ge=16, le=2048, multiple_of=16)] = Field(
-        description="Side in pixels of what models paint and rebuild, a multiple of 16 from 16"
-        " to 2048."
-    )
-    scene_size: Annotated[int, Field(ge=64, le=1024)] = Field(
-        description="Side in pixels of the pictures that only show the world, 64 to 1024."
-    )
-    scenes: Count = Field(description="Scenes that open the page, 1 to 64.")
-    examples: Count = Field(
-        description="Pictures in a row about the world: a style, an identity, 1 to 64."
-    )
-    flux: FluxSampling = Field(description="Sampling from the FLUX checkpoint.")
-    inpaint: InpaintSampling = Field(description="Sampling from the inpainting checkpoint.")
-    reconstructions: Count = Field(description="Scenes through both autoencoders, 1 to 64.")
-    readings: Count = Field(description="Things that CLIP names and describes, 1 to 64.")
-    quality_pairs: Count = Field(description="Clean and degraded pictures to score, 1 to 64.")
-    detections: Count = Field(description="Scenes with detected boxes, 1 to 64.")
-    retrievals: Count = Field(description="Queries with their nearest identities, 1 to 64.")
-    face_pairs: Count = Field(
-        description="Face pairs of one person, and as many of two people, 1 to 64."
-    )
-
-
-class Params(_Settings):
+class Params(Settings):
     """All settings of params.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
@@ -169,15 +58,6 @@ class Params(_Settings):
         return dtype
 
 
-def float16_on_cpu(given: str) -> UserError:
-    """The refusal of float16 without CUDA, also for callers who resolve `auto` themselves."""
-    return UserError(
-        given,
-        "CPUs lack float16 arithmetic: it overflows or is missing for many operations.",
-        "Set `dtype` to float32 or bfloat16, or run on cuda.",
-    )
-
-
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check a settings file.
 
@@ -192,10 +72,6 @@ def load(path: str | Path = "params.yaml") -> Params:
     except ValidationError as error:
         problems = [_explain(detail, file) for detail in error.errors(include_url=False)]
     raise _combine(problems, file)
-
-
-def _is_hub_id(path: str) -> bool:
-    return not Path(path).is_dir() and _HUB_ID.fullmatch(path) is not None
 
 
 def _read(file: Path) -> Mapping[Any, Any]:

@@ -1,0 +1,53 @@
+"""Loading a checkpoint with its library's own class, refused in our words when it is not whole."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from insitu.digest import weights_digest
+from insitu.errors import UserError
+from insitu.params import Checkpoint
+
+# What `from_pretrained` raises for files that are missing, cut short or of another model. A bug of
+# ours shows as something else.
+BROKEN = (OSError, ValueError, KeyError, json.JSONDecodeError, SafetensorError)
+
+
+def load_pretrained(model_class: Any, checkpoint: Checkpoint, **options: Any) -> Any:
+    """`model_class.from_pretrained` of a folder or of a hub id at its pinned commit.
+
+    Raises:
+        UserError: the folder is missing or incomplete, or holds another kind of model.
+    """
+    if not checkpoint.is_hub_id and not Path(checkpoint.path).is_dir():
+        raise UserError(
+            f"The checkpoint folder {checkpoint.path} was given.",
+            "There is no such folder.",
+            "Correct the path in params.yaml, or build the checkpoint (make nano).",
+        )
+    try:
+        return model_class.from_pretrained(checkpoint.path, revision=checkpoint.revision, **options)
+    except UserError:
+        raise
+    except BROKEN as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{checkpoint.path} was to be loaded as {model_class.__name__}.",
+            f"Its files are incomplete or of another model: {first}",
+            "Restore the folder (git checkout, dvc pull, make nano), or correct params.yaml.",
+        ) from error
+
+
+def base_digest(checkpoint: Checkpoint) -> str:
+    """What pins a base, 64 hex digits: its weights' digest, of a hub id that of id and commit.
+
+    Raises:
+        UserError: a local folder is missing or holds no weights.
+    """
+    if checkpoint.is_hub_id:
+        pinned = f"{checkpoint.path}@{checkpoint.revision}"
+        return hashlib.sha256(pinned.encode()).hexdigest()
+    return weights_digest(Path(checkpoint.path))

@@ -1,0 +1,88 @@
+"""Settings of the chain from a folder of photos to an answered request."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from insitu.params.base import Count, Scale, Settings, Steps
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Word = Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")]
+
+
+class Subjects(Settings):
+    """Whose photos there are: your own folders, and subjects drawn from the world."""
+
+    folder: str = Field(
+        min_length=1, description="Where your own subjects lie, one folder of photos each."
+    )
+    drawn: Annotated[int, Field(ge=0, le=64)] = Field(
+        description="Subjects drawn from the procedural world, 0 to 64."
+    )
+    photos: Annotated[int, Field(ge=1, le=32)] = Field(
+        description="Photos of each drawn subject, 1 to 32."
+    )
+    size: Annotated[int, Field(ge=64, le=2048)] = Field(
+        description="Side in pixels of the drawn subjects' photos, 64 to 2048."
+    )
+
+
+class DreamMix(Settings):
+    """DreamMix: what is tuned, and the weights of its loss."""
+
+    base: Literal["sdxl_inpaint"] = Field(description="The checkpoint in `models` it stands on.")
+    identifier: Word = Field(description="The word that stands for the subject in a prompt.")
+    rank: Annotated[int, Field(ge=1, le=256)] = Field(description="Rank of the LoRA, 1 to 256.")
+    targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
+        description="Attention layers that get a LoRA, by name."
+    )
+    inside: Weight = Field(description="tau1, the loss's weight within the mask, 0 to 10.")
+    outside: Weight = Field(description="tau2, its weight outside of the mask, 0 to 10.")
+    beta: Weight = Field(description="Weight of the regularization images' loss, 0 to 10.")
+    sampling_steps: Steps = Field(description="Sampling steps, 1 to 1000.")
+    guidance_scale: Scale = Field(description="Classifier-free guidance, 1 to 30; 1 is off.")
+    context: Annotated[float, Field(ge=0, le=3)] = Field(
+        description="How much longer the painted square is than the box, as a share, 0 to 3."
+    )
+
+
+class Regularization(Settings):
+    """Pictures of the class, painted by the untuned base, that keep attributes editable."""
+
+    images: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="Pictures for each subject, 0 to 1000."
+    )
+    words: tuple[Word, ...] = Field(
+        strict=False, description="Attribute words, one of which goes before the class in each."
+    )
+    share: Share = Field(description="Share of a training batch that is drawn from them, 0 to 1.")
+
+
+class Tune(Settings):
+    """How a subject is tuned."""
+
+    method: Literal["dreammix"] = Field(description="The method, a folder of src/insitu/methods.")
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="Optimizer steps.")
+    batch: Annotated[int, Field(ge=1, le=1024)] = Field(description="Pictures a step, 1 to 1024.")
+    lr: Positive = Field(description="Learning rate of Adam, above 0.")
+    grow: Share = Field(
+        description="How much longer a mask's sides become at most than the box's, 0 to 1."
+    )
+    validate_every: Annotated[int, Field(ge=1)] = Field(
+        description="Steps between validations on fixed noise and timesteps, and pictures."
+    )
+    save_every: Annotated[int, Field(ge=1)] = Field(description="Steps between checkpoints.")
+    dreammix: DreamMix = Field(description="DreamMix's own settings.")
+    regularization: Regularization = Field(description="Pictures that keep attributes editable.")
+
+
+class Evaluate(Settings):
+    """How adapters are compared with the untuned base."""
+
+    scenes: Count = Field(description="Held-out scenes, 1 to 64.")
+    seeds: Count = Field(description="Pictures of each subject in each scene, 1 to 64.")
+    size: Annotated[int, Field(ge=64, le=2048)] = Field(
+        description="Side in pixels of the held-out scenes, 64 to 2048."
+    )
