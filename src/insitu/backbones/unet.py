@@ -1,0 +1,177 @@
+"""Stable Diffusion XL inpainting: a frozen base that learns and paints through what is attached.
+
+The U-Net takes [z_t ; mask ; Enc(image outside the mask)] on 9 channels. Text and pixels are
+encoded by the pipeline's own parts, so a base of any size behaves as it does in plain diffusers.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, StableDiffusionXLInpaintPipeline
+from numpy.typing import NDArray
+from torch import Tensor
+
+from insitu.backbones.loading import base_digest, load_pretrained
+from insitu.errors import UserError
+from insitu.params import Checkpoint
+
+Image = NDArray[np.uint8]
+BATCH = 8
+"""Pictures painted at once."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Encoded prompts: context [B, T, D] of both encoders, pooled [B, P] of the second."""
+
+    context: Tensor
+    pooled: Tensor
+
+
+class InpaintBackbone:
+    """The frozen checkpoint; what a method attaches to `unet` is all that learns."""
+
+    def __init__(self, pipeline: Any, *, checkpoint: Checkpoint, digest: str) -> None:
+        self.pipeline, self.checkpoint, self.digest = pipeline, checkpoint, digest
+        for module in (pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
+            module.requires_grad_(False).eval()
+        self.schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self.encode_text = functools.lru_cache(maxsize=4096)(self._encode_text)
+
+    @classmethod
+    def load(
+        cls, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Self:
+        """Load a pipeline's folder or pinned hub id.
+
+        Raises:
+            UserError: it is incomplete, its U-Net does not take 9 channels, or it predicts
+                something other than the noise.
+        """
+        pipeline = load_pretrained(StableDiffusionXLInpaintPipeline, checkpoint, dtype=dtype)
+        pipeline.set_progress_bar_config(disable=True)
+        channels = pipeline.unet.config.in_channels
+        if channels != 9:
+            raise UserError(
+                f"{checkpoint.path} was given as the inpainting base.",
+                f"Its U-Net takes {channels} channels; one for inpainting takes 9 (latents, mask,"
+                " masked picture).",
+                "Give an inpainting checkpoint.",
+            )
+        kind = pipeline.scheduler.config.prediction_type
+        if kind != "epsilon":
+            raise UserError(
+                f"{checkpoint.path} was given as the inpainting base.",
+                f"Its schedule predicts {kind!r}; the losses here are of the noise (epsilon).",
+                "Give a checkpoint that predicts the noise.",
+            )
+        return cls(pipeline.to(device), checkpoint=checkpoint, digest=base_digest(checkpoint))
+
+    @property
+    def unet(self) -> Any:
+        return self.pipeline.unet
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.unet.device
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the pictures it was trained on."""
+        return int(self.unet.config.sample_size * self.pipeline.vae_scale_factor)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of those pictures' latents."""
+        side = int(self.unet.config.sample_size)
+        return int(self.pipeline.vae.config.latent_channels), side, side
+
+    @torch.no_grad()
+    def _encode_text(self, prompts: tuple[str, ...]) -> Text:
+        context, _, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )  # fmt: skip
+        return Text(context, pooled)
+
+    @torch.no_grad()
+    def encode(self, images_BHWC: Image) -> Tensor:
+        """uint8 pictures [B, H, W, 3] -> scaled latents [B, C, h, w], the posterior's mean."""
+        vae = self.pipeline.vae
+        pixels = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).to(self.device, vae.dtype)
+        mean = vae.encode(pixels / 127.5 - 1).latent_dist.mean
+        return mean * vae.config.scaling_factor
+
+    def encode_holed(self, images_BHWC: Image, masks_BHW: Image) -> Tensor:
+        """Latents of pictures whose masked part (255 = fill) is mid-gray, as the pipeline does."""
+        holed = np.where(masks_BHW[..., None] > 127, np.uint8(128), images_BHWC)
+        return self.encode(holed)
+
+    def latent_mask(self, masks_BHW: Image) -> Tensor:
+        """Masks at the latents' size: float [B, 1, h, w], 1 = fill, nearest as in the pipeline."""
+        masks = torch.from_numpy((masks_BHW > 127).astype(np.float32))[:, None]
+        scale = 1 / self.pipeline.vae_scale_factor
+        return torch.nn.functional.interpolate(masks, scale_factor=scale).to(self.device)
+
+    def predict_noise(
+        self, z_t_BChw: Tensor, t_B: Tensor, mask_B1hw: Tensor, holed_BChw: Tensor, text: Text
+    ) -> Tensor:
+        """The U-Net's noise [B, C, h, w] at timesteps `t_B` in 0..999."""
+        height, width = (side * self.pipeline.vae_scale_factor for side in z_t_BChw.shape[-2:])
+        time_ids = torch.tensor([height, width, 0, 0, height, width], device=z_t_BChw.device)
+        added = {
+            "text_embeds": text.pooled,
+            "time_ids": time_ids.expand(len(z_t_BChw), -1).to(z_t_BChw.dtype),
+        }
+        return self.unet(
+            torch.cat([z_t_BChw, mask_B1hw, holed_BChw], 1), t_B,
+            encoder_hidden_states=text.context, added_cond_kwargs=added, return_dict=False,
+        )[0]  # fmt: skip
+
+    @torch.no_grad()
+    def fill(
+        self,
+        images: Sequence[Image],
+        masks: Sequence[Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance_scale: float,
+    ) -> list[Image]:
+        """Fill each mask (uint8 [H, W], 255 = fill) from its prompt; all pictures of one size.
+
+        Picture i depends on its own arguments and seed, up to the batch's rounding.
+        """
+        filled: list[Image] = []
+        for start in range(0, len(images), BATCH):
+            part = slice(start, start + BATCH)
+            filled += self._fill(
+                np.stack(images[part]), np.stack(masks[part]), prompts[part], seeds[part],
+                steps, guidance_scale,
+            )  # fmt: skip
+        return filled
+
+    def _fill(
+        self,
+        images_BHWC: Image,
+        masks_BHW: Image,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int,
+        guidance_scale: float,
+    ) -> list[Image]:
+        height, width = images_BHWC.shape[1:3]
+        drawn = self.pipeline(
+            prompt=list(prompts), negative_prompt=[""] * len(prompts),
+            image=images_BHWC.astype(np.float32) / 255,
+            mask_image=torch.from_numpy((masks_BHW > 127).astype(np.float32))[:, None],
+            height=height, width=width, strength=1.0,
+            num_inference_steps=steps, guidance_scale=guidance_scale,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
+        ).images  # fmt: skip
+        return list(np.rint(drawn * 255).astype(np.uint8))

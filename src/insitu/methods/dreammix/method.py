@@ -1,0 +1,160 @@
+"""DreamMix's tuning core: LoRA on keys, values and outputs, and the masked weighted loss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from insitu.backbones.unet import InpaintBackbone, Text
+from insitu.backbones.zoom import Window, box_mask
+from insitu.errors import UserError
+from insitu.methods import Batch, Image, Request
+
+ADAPTER = "dreammix"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Each with the sentence of the paper behind it, see this folder's README.
+
+    Attributes:
+        rank: of the LoRA matrices.
+        targets: names of the attention layers that get them.
+        inside, outside: weights tau1 and tau2 of the loss within and outside of the mask.
+        beta: weight of the regularization images' loss.
+        steps, guidance_scale: of sampling.
+        context: how much longer the painted square's side is than the box's, as a share.
+    """
+
+    rank: int
+    targets: tuple[str, ...]
+    inside: float
+    outside: float
+    beta: float
+    steps: int
+    guidance_scale: float
+    context: float
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Clean latents, what the U-Net is told beside the noisy ones, and the loss's weights."""
+
+    z_0: Tensor
+    mask: Tensor
+    holed: Tensor
+    text: Text
+    weight: Tensor
+
+
+class DreamMix:
+    """The four verbs on an SDXL inpainting U-Net."""
+
+    name = "dreammix"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def attach(self, backbone: InpaintBackbone) -> nn.ModuleList:
+        """Add LoRA to the U-Net's attention; B starts at zero, so nothing changes yet.
+
+        Raises:
+            UserError: a target names no layer of this U-Net.
+        """
+        self._check_targets(backbone)
+        config = LoraConfig(
+            r=self.settings.rank,
+            lora_alpha=self.settings.rank,
+            target_modules=list(self.settings.targets),
+        )
+        backbone.unet.add_adapter(config, adapter_name=ADAPTER)
+        learning = [m for m in backbone.unet.modules() if hasattr(m, "lora_A")]
+        return nn.ModuleList([part for m in learning for part in (m.lora_A, m.lora_B)])
+
+    def detach(self, backbone: InpaintBackbone) -> None:
+        backbone.unet.unload_lora()
+
+    def state(self, backbone: InpaintBackbone) -> dict[str, Tensor]:
+        """PEFT's names under diffusers' prefix: `load_lora_weights` reads the file as it is."""
+        found = get_peft_model_state_dict(backbone.unet, adapter_name=ADAPTER)
+        return {f"unet.{name}": value.detach().cpu().contiguous() for name, value in found.items()}
+
+    def load(self, backbone: InpaintBackbone, state: Mapping[str, Tensor]) -> None:
+        self.attach(backbone)
+        expected = self.state(backbone).keys()
+        lost, foreign = sorted(expected - state.keys()), sorted(state.keys() - expected)
+        if lost or foreign:
+            self.detach(backbone)
+            raise UserError(
+                f"An adapter with {len(state)} tensors was to be loaded on "
+                f"{backbone.checkpoint.path}.",
+                f"{len(lost)} of its layers are missing and {len(foreign)} are unknown here, first "
+                f"{(lost + foreign)[0]}.",
+                "Load it with the base and the targets that it was trained with.",
+            )
+        plain = {name.removeprefix("unet."): value for name, value in state.items()}
+        set_peft_model_state_dict(backbone.unet, plain, adapter_name=ADAPTER)
+
+    def condition(self, backbone: InpaintBackbone, batch: Batch) -> Condition:
+        mask = backbone.latent_mask(batch.masks)
+        within = self.settings.inside * mask + self.settings.outside * (1 - mask)
+        share = np.where(batch.regular, self.settings.beta, 1.0).astype(np.float32)
+        return Condition(
+            z_0=backbone.encode(batch.images),
+            mask=mask,
+            holed=backbone.encode_holed(batch.images, batch.masks),
+            text=backbone.encode_text(batch.prompts),
+            weight=within * torch.from_numpy(share).to(mask)[:, None, None, None],
+        )
+
+    def loss(
+        self, backbone: InpaintBackbone, batch: Batch, noise: Tensor, t: Tensor
+    ) -> dict[str, Tensor]:
+        """L = L_RE(subject) + beta L_RE(regular), where L_RE = mean of
+        tau1 m |e - eps|^2 + tau2 (1 - m) |e - eps|^2; `t` [B] in [0, 1), 1 = noise.
+        """
+        told = self.condition(backbone, batch)
+        schedule = backbone.schedule
+        timestep = (t * schedule.config.num_train_timesteps).long()
+        z_t = schedule.add_noise(told.z_0, noise, timestep)
+        predicted = backbone.predict_noise(z_t, timestep, told.mask, told.holed, told.text)
+        error = (told.weight * (predicted - noise).square()).mean((1, 2, 3))
+        regular = torch.from_numpy(batch.regular).to(error.device)
+        terms = {"subject": error[~regular].sum(), "regular": error[regular].sum()}
+        return {name: term / max(int((~regular).sum()), 1) for name, term in terms.items()}
+
+    def paint(self, backbone: InpaintBackbone, requests: Sequence[Request]) -> list[Image]:
+        """Fill each request's box on a square around it, at the model's own size."""
+        size, settings = backbone.size, self.settings
+        windows = [Window.around(r.box_xyxy01, r.image, context=settings.context) for r in requests]
+        masks = [box_mask(r.box_xyxy01, r.image) for r in requests]
+        filled = backbone.fill(
+            [w.cut(r.image, size) for w, r in zip(windows, requests, strict=True)],
+            [w.cut(mask, size) for w, mask in zip(windows, masks, strict=True)],
+            [r.prompt for r in requests],
+            [r.seed for r in requests],
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+        )
+        return [
+            w.paste(r.image, picture, mask)
+            for w, r, picture, mask in zip(windows, requests, filled, masks, strict=True)
+        ]
+
+    def _check_targets(self, backbone: InpaintBackbone) -> None:
+        names = [name for name, _ in backbone.unet.named_modules()]
+        idle = [
+            target
+            for target in self.settings.targets
+            if not any(name == target or name.endswith(f".{target}") for name in names)
+        ]
+        if idle:
+            raise UserError(
+                f"The LoRA targets {list(self.settings.targets)} were given.",
+                f"{idle} name no layer of {backbone.checkpoint.path}; a target that matches nothing"
+                " would learn nothing.",
+                "Use names of its attention layers, such as to_k, to_v, to_out.0.",
+            )

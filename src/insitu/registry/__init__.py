@@ -1,0 +1,1 @@
+"""Adapters as packages: what is registered, promoted and served. Imports no torch."""

@@ -1,0 +1,1 @@
+"""The data engines: what goes into training, with where it comes from."""

@@ -1,0 +1,1 @@
+"""One training core for all methods, on Lightning."""

@@ -1,0 +1,54 @@
+"""Work folders: where unfinished work lives, outside of what DVC tracks.
+
+`dvc repro` deletes a stage's outputs before it runs, and writing into them in place would corrupt
+linked caches. So a step works in `.insitu/work/<stage>/<input digest>` and publishes by rename. A
+lease keeps a second run out of the folder; the kernel takes it back when its holder dies.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from insitu.errors import UserError
+
+ROOT = Path(".insitu") / "work"
+
+
+@contextmanager
+def work_folder(stage: str, input_digest: str, *, root: Path = ROOT) -> Iterator[Path]:
+    """The folder of one piece of work, held by this process alone.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder = root / stage / input_digest[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lease").open("a") as lease:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"The work in {folder} was to be continued.",
+                "Another process is at it, and two would overwrite each other's checkpoints.",
+                "Wait until it is done, or end it.",
+            ) from None
+        yield folder
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Put a finished folder in its place, as a whole; what was there is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A rename must stay within one file system, and a target that is not empty has to go first.
+    staged = target.with_name(f".{target.name}.{os.getpid()}.new")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(folder, staged)
+    if target.exists():
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        os.replace(target, old)
+        os.replace(staged, target)
+        shutil.rmtree(old)
+    else:
+        os.replace(staged, target)

@@ -1,0 +1,164 @@
+"""Proves DreamMix's tuning core: the loss is the paper's formula, the adapter is plain PEFT that
+diffusers loads, and the base is left as it was.
+
+Needs the nano inpainting checkpoint.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLInpaintPipeline
+from safetensors.torch import save_file
+
+from insitu import world
+from insitu.backbones.unet import InpaintBackbone
+from insitu.errors import UserError
+from insitu.methods import Batch, Request, find
+from insitu.methods.dreammix import DreamMix, Settings
+from insitu.params import Checkpoint
+
+NANO = Path(__file__).resolve().parents[2] / "models" / "nano" / "sdxl-inpaint"
+SETTINGS = Settings(
+    rank=4, targets=("to_k", "to_v", "to_out.0"), inside=1.5, outside=0.7, beta=0.4,
+    steps=3, guidance_scale=3.0, context=0.3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbone() -> InpaintBackbone:
+    return InpaintBackbone.load(Checkpoint(path=str(NANO)), device=torch.device("cpu"))
+
+
+@pytest.fixture
+def method(backbone: InpaintBackbone):
+    method = find("dreammix", SETTINGS)
+    assert isinstance(method, DreamMix)
+    method.attach(backbone)
+    yield method
+    method.detach(backbone)
+
+
+def make_batch(regular: tuple[bool, ...]) -> Batch:
+    scenes = [world.sample_scene(world.rng_for("dreammix", i)) for i in range(len(regular))]
+    masks = np.zeros((len(regular), 64, 64), np.uint8)
+    masks[:, 8:40, 16:52] = 255
+    return Batch(
+        images=np.stack([world.render(scene).image for scene in scenes]), masks=masks,
+        prompts=("a sks mug",) * len(regular), regular=np.array(regular),
+    )  # fmt: skip
+
+
+def noise_and_times(batch: Batch, backbone: InpaintBackbone) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    count = len(batch.prompts)
+    shape = (count, *backbone.latent_shape)
+    return torch.randn(shape, generator=generator), torch.rand(count, generator=generator)
+
+
+def test_the_loss_is_the_papers(backbone: InpaintBackbone, method: DreamMix) -> None:
+    """L_RE = tau1 m |e - eps|^2 + tau2 (1 - m) |e - eps|^2; L = L_RE(subject) + beta L_RE(regular),
+    written again pixel by pixel around the same prediction.
+    """
+    batch = make_batch((False, True, False))
+    noise, t = noise_and_times(batch, backbone)
+    terms = method.loss(backbone, batch, noise, t)
+
+    told = method.condition(backbone, batch)
+    timestep = (t * 1000).long()
+    alpha = backbone.pipeline.scheduler.alphas_cumprod[timestep].reshape(-1, 1, 1, 1)
+    z_t = alpha.sqrt() * told.z_0 + (1 - alpha).sqrt() * noise
+    e = backbone.predict_noise(z_t, timestep, told.mask, told.holed, told.text)
+    m = torch.from_numpy(batch.masks[:, None, ::2, ::2] // 255).float()
+    each = [
+        (1.5 * m[i] * (e[i] - noise[i]) ** 2 + 0.7 * (1 - m[i]) * (e[i] - noise[i]) ** 2).mean()
+        for i in range(3)
+    ]
+    torch.testing.assert_close(terms["subject"], (each[0] + each[2]) / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["regular"], 0.4 * each[1] / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_adapter_learns_and_all_of_it(backbone: InpaintBackbone, method: DreamMix) -> None:
+    batch = make_batch((False, False))
+    learning = [p for p in backbone.unet.parameters() if p.requires_grad]
+    layers = [n for n, _ in backbone.unet.named_modules() if n.endswith(SETTINGS.targets)]
+    assert len(learning) == 2 * len(layers) > 0
+    sum(method.loss(backbone, batch, *noise_and_times(batch, backbone)).values()).backward()
+    assert all(p.grad is not None for p in learning)
+
+
+def filled(method: DreamMix, backbone: InpaintBackbone) -> np.ndarray:
+    photo = world.render(world.sample_scene(world.rng_for("dreammix", "photo")), 128).image
+    request = Request(image=photo, box_xyxy01=(0.3, 0.3, 0.7, 0.9), prompt="a red mug", seed=3)
+    return method.paint(backbone, [request])[0]
+
+
+def test_a_fresh_adapter_changes_nothing_and_detaching_leaves_no_trace(
+    backbone: InpaintBackbone,
+) -> None:
+    method = DreamMix(SETTINGS)
+    before = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
+    plain = filled(method, backbone)
+    method.attach(backbone)
+    assert np.array_equal(filled(method, backbone), plain)
+    method.detach(backbone)
+    after = backbone.unet.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def random_state(method: DreamMix, backbone: InpaintBackbone) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: 0.2 * torch.randn(value.shape, generator=generator)
+        for name, value in method.state(backbone).items()
+    }
+
+
+def test_plain_diffusers_loads_the_adapter_and_paints_the_same(
+    backbone: InpaintBackbone, tmp_path: Path
+) -> None:
+    method = DreamMix(SETTINGS)
+    method.attach(backbone)
+    state = random_state(method, backbone)
+    method.detach(backbone)
+    photo = world.render(world.sample_scene(world.rng_for("dreammix", "photo"))).image
+    mask = make_batch((False,)).masks[0]
+    fill = {"steps": 3, "guidance_scale": 3.0}
+    untuned = backbone.fill([photo], [mask], ["a red mug"], [5], **fill)[0]
+    method.load(backbone, state)
+    ours = backbone.fill([photo], [mask], ["a red mug"], [5], **fill)[0]
+    method.detach(backbone)
+
+    save_file(state, tmp_path / "adapter.safetensors")
+    pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(NANO, dtype=torch.float32)
+    pipeline.load_lora_weights(tmp_path, weight_name="adapter.safetensors")
+    theirs = pipeline(
+        "a red mug", negative_prompt="", image=photo.astype(np.float32)[None] / 255,
+        mask_image=torch.from_numpy((mask > 0).astype(np.float32))[None, None], height=64, width=64,
+        strength=1.0, num_inference_steps=3, guidance_scale=3.0, output_type="np",
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]  # fmt: skip
+    assert np.abs(np.rint(theirs * 255) - ours).max() <= 1
+    assert np.abs(ours.astype(int) - untuned).max() > 8
+
+
+def test_an_adapter_that_does_not_fit_is_refused(backbone: InpaintBackbone) -> None:
+    method = DreamMix(SETTINGS)
+    method.attach(backbone)
+    state = method.state(backbone)
+    method.detach(backbone)
+    name = next(iter(state))
+    renamed = {("x." + key if key == name else key): value for key, value in state.items()}
+    with pytest.raises(UserError, match="1 of its layers are missing and 1 are unknown"):
+        method.load(backbone, renamed)
+    idle = DreamMix(replace(SETTINGS, targets=("to_k", "to_nothing")))
+    with pytest.raises(UserError, match="'to_nothing'"):
+        idle.attach(backbone)
+    with pytest.raises(UserError, match="There is no such method"):
+        find("dreammixx", SETTINGS)
+    # A refusal leaves the base as it was.
+    DreamMix(SETTINGS).attach(backbone)
+    DreamMix(SETTINGS).detach(backbone)
