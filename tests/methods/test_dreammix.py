@@ -4,7 +4,7 @@ diffusers loads, and the base is left as it was.
 Needs the nano inpainting checkpoint.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def backbone() -> InpaintBackbone:
 
 @pytest.fixture
 def method(backbone: InpaintBackbone):
-    method = find("dreammix", SETTINGS)
+    method = find("dreammix", asdict(SETTINGS))
     assert isinstance(method, DreamMix)
     method.attach(backbone)
     yield method
@@ -158,7 +158,7 @@ def test_an_adapter_that_does_not_fit_is_refused(backbone: InpaintBackbone) -> N
     with pytest.raises(UserError, match="'to_nothing'"):
         idle.attach(backbone)
     with pytest.raises(UserError, match="There is no such method"):
-        find("dreammixx", SETTINGS)
+        find("dreammixx", {})
     # A refusal leaves the base as it was.
     DreamMix(SETTINGS).attach(backbone)
     DreamMix(SETTINGS).detach(backbone)

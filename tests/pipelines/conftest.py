@@ -115,7 +115,8 @@ def _flux(folder: Path) -> None:
 def _sdxl_inpaint(folder: Path) -> None:
     tokenizer = clip_tokenizer(world.vocabulary(), folder / "tokenizer")
     unet = UNet2DConditionModel(
-        in_channels=9, out_channels=4, block_out_channels=(8, 8), layers_per_block=1,
+        sample_size=16, in_channels=9, out_channels=4, block_out_channels=(8, 8),
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=2, attention_head_dim=2, cross_attention_dim=32,

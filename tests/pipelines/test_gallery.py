@@ -20,7 +20,7 @@ from insitu.errors import UserError
 from insitu.evaluation.gallery import build, builder
 from insitu.evaluation.gallery.builder import SECTIONS
 from insitu.evaluation.gallery.overlays import face_crop, hidden, tinted
-from insitu.evaluation.gallery.writing import replacing
+from insitu.files import replacing
 from insitu.params import Params, load
 from pipelines import gallery
 

@@ -68,6 +68,7 @@ def test_what_the_user_says_comes_before_what_is_found(folder: Path) -> None:
     assert [p.box_from for p in photos] == ["photo", "given", "photo"]
     assert photos[1].box.xyxy01 == (0.1, 0.1, 0.5, 0.5)
     assert photos[0].description == "my old mug"
+    assert read(folder, found=(0.5, 0.5, 0.52, 0.9))[0].box_from == "photo"
 
 
 def test_photos_stand_upright_as_the_camera_held_them(folder: Path) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from insitu.errors import UserError
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.data import Sample, SubjectData
-from insitu.training.work import publish, work_folder
+from insitu.training.work import work_folder
 
 NANO = Path(__file__).resolve().parents[2] / "models" / "nano" / "sdxl-inpaint"
 SCRIPT = """
@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 from insitu.backbones.unet import InpaintBackbone
 from insitu.methods import find
-from insitu.methods.dreammix import Settings
 from insitu.params import Checkpoint
 from insitu.synthesis import subjects
 from insitu.training import module, tune
@@ -41,8 +40,8 @@ def dying(self, draw, index):
     return step(self, draw, index)
 
 module.Tuning.training_step = dying
-settings = Settings(rank=2, targets=("to_k", "to_v"), inside=1.5, outside=0.7, beta=0.4, steps=2,
-                    guidance_scale=2.0, context=0.3)
+settings = dict(rank=2, targets=["to_k", "to_v"], inside=1.5, outside=0.7, beta=0.4, steps=2,
+                guidance_scale=2.0, context=0.3)
 plan = tune.Plan(steps=7, batch=2, lr=1e-3, grow=0.3, identifier="sks", regular_images=2,
                  regular_words=("red",), regular_share=0.5, context=0.3, seed=4, validate_every=4,
                  save_every=2)
@@ -106,17 +105,6 @@ def test_a_work_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
             assert other != folder
     with work_folder("tune", "a" * 64, root=tmp_path) as again:
         assert (again / "half").read_text() == "done"
-
-
-def test_publishing_replaces_as_a_whole(tmp_path: Path) -> None:
-    target = tmp_path / "out" / "mug-1"
-    for name in ("first", "second"):
-        made = tmp_path / name
-        made.mkdir()
-        (made / name).write_text(name)
-        publish(made, target)
-        assert [path.name for path in target.iterdir()] == [name]
-    assert [path.name for path in target.parent.iterdir()] == ["mug-1"]
 
 
 def make_data(**changed: object) -> SubjectData:

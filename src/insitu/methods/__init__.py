@@ -91,8 +91,8 @@ class Method(Protocol):
         ...
 
 
-def find(name: str, settings: Any) -> Method:
-    """The method of a name with its settings.
+def find(name: str, settings: Mapping[str, Any]) -> Method:
+    """The method of a name with its settings, plain values by name.
 
     Raises:
         UserError: there is no such method.

@@ -24,6 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from insitu.errors import UserError
 from insitu.params.base import Checkpoint, Models, Settings, float16_on_cpu
 from insitu.params.gallery import Gallery
+from insitu.params.spine import Evaluate, Subjects, Tune
 
 __all__ = [
     "Checkpoint",
@@ -49,6 +50,9 @@ class Params(Settings):
     )
     models: Models = Field(description="The checkpoints in use.")
     gallery: Gallery = Field(description="The page of pictures.")
+    subjects: Subjects = Field(description="Whose photos there are.")
+    tune: Tune = Field(description="How a subject is tuned.")
+    evaluate: Evaluate = Field(description="How adapters are compared with the untuned base.")
 
     @field_validator("dtype")
     @classmethod

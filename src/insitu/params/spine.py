@@ -12,6 +12,14 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")]
 
 
+class Attributes(Settings):
+    """Words for how a thing looks, by kind: what a tagger chooses from, what stays editable."""
+
+    colour: tuple[Word, ...] = Field(strict=False, description="Colour words.")
+    pattern: tuple[Word, ...] = Field(strict=False, description="Pattern words; plain is unsaid.")
+    material: tuple[Word, ...] = Field(strict=False, description="Material words.")
+
+
 class Subjects(Settings):
     """Whose photos there are: your own folders, and subjects drawn from the world."""
 
@@ -27,13 +35,15 @@ class Subjects(Settings):
     size: Annotated[int, Field(ge=64, le=2048)] = Field(
         description="Side in pixels of the drawn subjects' photos, 64 to 2048."
     )
+    attributes: Attributes = Field(description="Words for how subjects look.")
+    detection_threshold: Share = Field(
+        description="Least score of a detection that says where your subject is, 0 to 1."
+    )
 
 
 class DreamMix(Settings):
     """DreamMix: what is tuned, and the weights of its loss."""
 
-    base: Literal["sdxl_inpaint"] = Field(description="The checkpoint in `models` it stands on.")
-    identifier: Word = Field(description="The word that stands for the subject in a prompt.")
     rank: Annotated[int, Field(ge=1, le=256)] = Field(description="Rank of the LoRA, 1 to 256.")
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
         description="Attention layers that get a LoRA, by name."
@@ -41,7 +51,7 @@ class DreamMix(Settings):
     inside: Weight = Field(description="tau1, the loss's weight within the mask, 0 to 10.")
     outside: Weight = Field(description="tau2, its weight outside of the mask, 0 to 10.")
     beta: Weight = Field(description="Weight of the regularization images' loss, 0 to 10.")
-    sampling_steps: Steps = Field(description="Sampling steps, 1 to 1000.")
+    steps: Steps = Field(description="Sampling steps, 1 to 1000.")
     guidance_scale: Scale = Field(description="Classifier-free guidance, 1 to 30; 1 is off.")
     context: Annotated[float, Field(ge=0, le=3)] = Field(
         description="How much longer the painted square is than the box, as a share, 0 to 3."
@@ -54,16 +64,14 @@ class Regularization(Settings):
     images: Annotated[int, Field(ge=0, le=1000)] = Field(
         description="Pictures for each subject, 0 to 1000."
     )
-    words: tuple[Word, ...] = Field(
-        strict=False, description="Attribute words, one of which goes before the class in each."
-    )
     share: Share = Field(description="Share of a training batch that is drawn from them, 0 to 1.")
 
 
 class Tune(Settings):
-    """How a subject is tuned."""
+    """How a subject is tuned, on the inpainting checkpoint."""
 
     method: Literal["dreammix"] = Field(description="The method, a folder of src/insitu/methods.")
+    identifier: Word = Field(description="The word that stands for the subject in a prompt.")
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="Optimizer steps.")
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(description="Pictures a step, 1 to 1024.")
     lr: Positive = Field(description="Learning rate of Adam, above 0.")

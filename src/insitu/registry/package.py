@@ -8,7 +8,6 @@ metrics) lies beside them in `run.json` and stays outside the digest.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from insitu.digest import file_digest
 from insitu.errors import UserError
+from insitu.files import replace_text
 
 WEIGHTS, CARD, RUN = "adapter.safetensors", "card.json", "run.json"
 Digest = Field(pattern=r"^[0-9a-f]{64}$")
@@ -155,10 +155,3 @@ class Package(BaseModel):
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `run.json`: facts that do not decide how the adapter behaves."""
     replace_text(folder / RUN, json.dumps(dict(facts), indent=2, sort_keys=True) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -25,6 +25,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 MIN_SIDE = 32
 """A photo with fewer pixels than this shows too little of an identity."""
 MARGIN = 0.05
+MIN_SHARE = 0.1
+"""Of a photo's side: what is found smaller than this is not what the photo was taken of."""
 
 Pixels = NDArray[np.uint8]
 Find = Callable[[Pixels, str], tuple[float, float, float, float] | None]
@@ -194,7 +196,7 @@ def _place(
                 error.todo,
             ) from None
     found = find(image)
-    if found is not None:
+    if found is not None and min(found[2] - found[0], found[3] - found[1]) >= MIN_SHARE:
         x0, y0, x1, y1 = found
         return Box(x0=x0, y0=y0, x1=x1, y1=y1), "detector"
     return Box(x0=MARGIN, y0=MARGIN, x1=1 - MARGIN, y1=1 - MARGIN), "photo"

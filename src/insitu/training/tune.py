@@ -19,14 +19,15 @@ from PIL import Image as Pillow
 from safetensors.torch import save_file
 
 from insitu.digest import file_digest
+from insitu.files import replace_text, replacing
 from insitu.methods import Image, Method, Request
 from insitu.randomness import rng_for
 from insitu.records.subjects import SubjectPhoto
-from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package, replace_text, write_run
+from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package, write_run
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.data import Sample, SubjectData, to_sample
 from insitu.training.module import Curve, Pictures, Tuning
-from insitu.training.work import publish, work_folder
+from insitu.training.work import work_folder
 
 LAST = "last.ckpt"
 
@@ -75,15 +76,25 @@ def photos_digest(photos: Sequence[SubjectPhoto]) -> str:
     return total.hexdigest()
 
 
-def input_digest(
-    photos: Sequence[SubjectPhoto], plan: Plan, method: Method, settings: Any, base: str
-) -> str:
+def input_digest(photos: Sequence[SubjectPhoto], plan: Plan, method: Any, base: str) -> str:
     """What a subject's adapter follows from; a finished one with this digest is kept."""
     facts = {
         "photos": photos_digest(photos), "plan": plan.behaviour(), "method": method.name,
-        "settings": asdict(settings), "base": base,
+        "settings": asdict(method.settings), "base": base, "code": _code_digest(),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _code_digest() -> str:
+    """Of the packages that tuning runs: an adapter made by other code is made again."""
+    root = Path(__file__).resolve().parents[1]
+    files = [
+        p for name in ("backbones", "methods", "training") for p in (root / name).rglob("*.py")
+    ]
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(f"{path.relative_to(root).as_posix()}\0{file_digest(path)}\n".encode())
+    return total.hexdigest()
 
 
 def tune(
@@ -105,7 +116,7 @@ def tune(
     Raises:
         UserError: another process tunes this subject; also what `SubjectData` refuses.
     """
-    digest = input_digest(photos, plan, method, method.settings, backbone.digest)
+    digest = input_digest(photos, plan, method, backbone.digest)
     place = {} if root is None else {"root": root}
     with work_folder("tune", digest, **place) as work:
         started = time.monotonic()
@@ -122,20 +133,19 @@ def tune(
             trainer = _trainer(plan, work, requests, method, backbone, logger, progress)
             last = work / LAST
             trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
-            card = _write(photos, plan, method, backbone, work / "package")
-            preview = np.hstack(method.paint(backbone, requests))
-            Pillow.fromarray(preview).save(work / "package" / "preview.png")
+            with replacing(target) as fresh:
+                card = _write(photos, plan, method, backbone, fresh)
+                preview = np.hstack(method.paint(backbone, requests))
+                Pillow.fromarray(preview).save(fresh / "preview.png")
+                shutil.copy(work / "validation.jsonl", fresh)
+                facts = {
+                    "input_digest": digest, "digest": card.digest, "host": socket.gethostname(),
+                    "seconds": round(time.monotonic() - started, 1),
+                }  # fmt: skip
+                write_run(fresh, facts)
         finally:
             method.detach(backbone)
-        facts = {
-            "input_digest": digest, "host": socket.gethostname(),
-            "seconds": round(time.monotonic() - started, 1), "digest": card.digest,
-        }  # fmt: skip
-        write_run(work / "package", facts)
-        shutil.copy(work / "validation.jsonl", work / "package" / "validation.jsonl")
-        publish(work / "package", target)
-        shutil.rmtree(work / "package")
-        (work / LAST).unlink()
+        last.unlink()
     return Package.open(target)
 
 
@@ -239,7 +249,6 @@ def _preview(photos: Sequence[SubjectPhoto], plan: Plan) -> list[Request]:
 def _write(
     photos: Sequence[SubjectPhoto], plan: Plan, method: Any, backbone: Any, folder: Path
 ) -> Card:
-    folder.mkdir(exist_ok=True)
     save_file(method.state(backbone), folder / WEIGHTS)
     card = Card(
         method=method.name,

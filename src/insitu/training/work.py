@@ -6,8 +6,6 @@ lease keeps a second run out of the folder; the kernel takes it back when its ho
 """
 
 import fcntl
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,19 +34,3 @@ def work_folder(stage: str, input_digest: str, *, root: Path = ROOT) -> Iterator
                 "Wait until it is done, or end it.",
             ) from None
         yield folder
-
-
-def publish(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place, as a whole; what was there is replaced."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A rename must stay within one file system, and a target that is not empty has to go first.
-    staged = target.with_name(f".{target.name}.{os.getpid()}.new")
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(folder, staged)
-    if target.exists():
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        os.replace(target, old)
-        os.replace(staged, target)
-        shutil.rmtree(old)
-    else:
-        os.replace(staged, target)

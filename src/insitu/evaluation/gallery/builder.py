@@ -17,7 +17,8 @@ from insitu.evaluation.gallery.sections import (
     inpaint,
     scenery,
 )
-from insitu.evaluation.gallery.writing import replacing, write
+from insitu.evaluation.gallery.writing import write
+from insitu.files import replacing
 from insitu.params import Params
 
 SECTIONS: tuple[tuple[str, Callable[[Bench], Section]], ...] = (

@@ -1,10 +1,6 @@
-"""Put a page on disk: an HTML file and PNG files beside it, all or nothing."""
+"""Put a page on disk: an HTML file and PNG files beside it."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,31 +25,6 @@ def write(page: Page, folder: Path) -> None:
         page=page, palette=PALETTE, number=_number, address=lambda tile: addresses[id(tile)]
     )
     (folder / "index.html").write_text(html, encoding="utf-8")
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `target` when the block ends without an error.
-
-    What was at `target` stays until then, and for good if anything fails.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, since a rename does not cross file systems.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    fresh, old = temporary / "fresh", temporary / "old"
-    try:
-        fresh.mkdir()
-        yield fresh
-        if target.exists():
-            os.replace(target, old)
-        try:
-            os.replace(fresh, target)
-        except BaseException:
-            if old.exists():
-                os.replace(old, target)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_pictures(page: Page, folder: Path) -> dict[int, str]:

@@ -1,0 +1,116 @@
+"""Stage `adapters`: an adapter package for every subject.
+
+Finished ones whose inputs are unchanged are kept, so an interrupted run continues and a new subject
+costs only itself. Run from the repository's root:
+
+    python -m pipelines.adapters                  # all subjects, then prune and list them
+    python -m pipelines.adapters --subject NAME   # one of them, and nothing else
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from insitu.errors import UserError
+from insitu.files import replace_text
+from insitu.params import Params
+from insitu.records import read
+from insitu.records.subjects import SubjectPhoto
+from insitu.registry.package import RUN, Package
+from pipelines import _step
+from pipelines.subjects import OUT as SUBJECTS
+
+OUT = Path("data/adapters")
+MANIFEST = "manifest.json"
+
+
+def main(params: Params, subject: str | None = None) -> None:
+    names = sorted(path.name for path in SUBJECTS.iterdir() if path.is_dir())
+    if subject is not None and subject not in names:
+        raise UserError(
+            f"The subject {subject!r} was to be tuned on.",
+            f"There are no photos of it in {SUBJECTS}.",
+            f"Use one of: {', '.join(names)}; or run the stage `subjects` first.",
+        )
+    bench = _Bench(params)
+    for name in names if subject is None else [subject]:
+        bench.tune(name)
+    if subject is None:
+        _prune(names)
+        packages = {name: Package.open(OUT / name).digest for name in names}
+        replace_text(OUT / MANIFEST, json.dumps(packages, indent=2, sort_keys=True) + "\n")
+
+
+class _Bench:
+    """The base and the method, loaded when the first subject needs them."""
+
+    def __init__(self, params: Params) -> None:
+        from insitu.training.tune import Plan
+
+        settings, words = params.tune, params.subjects.attributes
+        self.params = params
+        self.plan = Plan(
+            steps=settings.steps,
+            batch=settings.batch,
+            lr=settings.lr,
+            grow=settings.grow,
+            identifier=settings.identifier,
+            regular_images=settings.regularization.images,
+            regular_words=(*words.colour, *words.pattern, *words.material),
+            regular_share=settings.regularization.share,
+            context=settings.dreammix.context,
+            seed=params.seed,
+            validate_every=settings.validate_every,
+            save_every=settings.save_every,
+        )
+        self.backbone: Any = None
+
+    def tune(self, name: str) -> None:
+        from insitu.backbones.loading import base_digest
+        from insitu.methods import find
+        from insitu.training.tune import input_digest, tune
+
+        photos = list(read(SUBJECTS / name, SubjectPhoto))
+        settings = getattr(self.params.tune, self.params.tune.method).model_dump()
+        method = find(self.params.tune.method, settings)
+        base = self.params.models.sdxl_inpaint
+        wanted = input_digest(photos, self.plan, method, base_digest(base))
+        if _finished(OUT / name) == wanted:
+            print(f"{name}: unchanged")
+            return
+        if self.backbone is None:
+            _step.quiet()
+            from insitu.backbones.unet import InpaintBackbone
+
+            self.backbone = InpaintBackbone.load(base, device=_step.device(self.params))
+        package = tune(
+            photos, OUT / name, plan=self.plan, method=method, backbone=self.backbone, progress=True
+        )
+        print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s")
+
+
+def _finished(folder: Path) -> str | None:
+    """The input digest of the whole package that lies there, None without one."""
+    if not (folder / RUN).exists():
+        return None
+    try:
+        return str(Package.open(folder).run().get("input_digest"))
+    except UserError:
+        return None  # damaged: tuned again
+
+
+def _prune(names: list[str]) -> None:
+    for path in sorted(OUT.iterdir()):
+        if path.is_dir() and path.name not in names:
+            shutil.rmtree(path)
+            print(f"{path.name}: removed, it is no longer a subject")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Tune an adapter for every subject.")
+    parser.add_argument("--subject", help="only this one; nothing is pruned or listed")
+    chosen = parser.parse_args().subject
+    sys.exit(_step.run(lambda params: main(params, chosen)))

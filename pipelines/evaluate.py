@@ -1,0 +1,93 @@
+"""Stage `evaluate`: tuned adapters against the untuned base, in figures and on a page.
+
+Run from the repository's root: `python -m pipelines.evaluate`.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from insitu.files import replace_text, replacing
+from insitu.params import Params
+from insitu.records import read
+from insitu.records.subjects import SubjectPhoto
+from insitu.registry.package import Package
+from pipelines import _step
+from pipelines.adapters import MANIFEST
+from pipelines.adapters import OUT as ADAPTERS
+from pipelines.subjects import OUT as SUBJECTS
+
+OUT = Path("reports/tuned")
+METRICS = Path("reports/metrics.json")
+
+
+def main(params: Params) -> None:
+    _step.quiet()
+    from safetensors.torch import load_file
+
+    from insitu.backbones.loading import load_pretrained
+    from insitu.backbones.unet import InpaintBackbone
+    from insitu.evaluation import tuned, tuned_page
+    from insitu.evaluation.gallery.writing import write
+    from insitu.evaluation.placement import Scorer, places
+    from insitu.methods import find
+    from insitu.perception.clip import ClipScorer
+    from insitu.perception.dino import IdentityEncoder
+
+    device, settings = _step.device(params), params.evaluate
+    backbone = InpaintBackbone.load(params.models.sdxl_inpaint, device=device)
+    scorer = Scorer(
+        clip=load_pretrained(ClipScorer, params.models.clip, device=device),
+        dino=load_pretrained(IdentityEncoder, params.models.dino, device=device),
+    )
+    rooms = places(settings.scenes, size=settings.size, seed=params.seed)
+    trials = []
+    for name in json.loads((ADAPTERS / MANIFEST).read_text()):
+        package = Package.open(ADAPTERS / name)
+        package.require_base(backbone.digest)
+        method = find(package.card.method, package.card.settings["method"])
+
+        def paint_tuned(requests: Sequence[Any], method: Any = method, p: Package = package) -> Any:
+            method.load(backbone, load_file(p.weights))
+            try:
+                return method.paint(backbone, requests)
+            finally:
+                method.detach(backbone)
+
+        trials.append(
+            tuned.trial(
+                list(read(SUBJECTS / name, SubjectPhoto)), rooms, seeds=settings.seeds,
+                seed=params.seed, identifier=str(package.card.identifier),
+                paint_tuned=paint_tuned, scorer=scorer,
+                paint_untuned=functools.partial(method.paint, backbone),
+            )
+        )  # fmt: skip
+    summary = tuned.summarize(trials, seed=params.seed)
+    with replacing(OUT) as fresh:
+        write(tuned_page.make(trials, rooms, summary), fresh)
+    figures = {
+        name: {
+            "tuned": c.first.rounded(),
+            "untuned": c.second.rounded(),
+            "difference": c.difference.rounded(),
+        }
+        for name, c in summary.items()
+    }
+    replace_text(METRICS, json.dumps(figures, indent=2) + "\n")
+    for name, c in summary.items():
+        print(
+            f"{name:7} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
+            f"{_shown(c.difference)}"
+        )
+    print(f"wrote {OUT / 'index.html'}")
+
+
+def _shown(figure: Any) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+if __name__ == "__main__":
+    sys.exit(_step.run(main))

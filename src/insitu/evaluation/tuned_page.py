@@ -1,0 +1,75 @@
+"""The page about tuned adapters: every picture of every subject, both ways."""
+
+from collections.abc import Mapping, Sequence
+
+from insitu.evaluation.comparison import Comparison
+from insitu.evaluation.gallery.page import DrawnBox, Group, Line, Page, Section, Tile, Unit
+from insitu.evaluation.placement import Place
+from insitu.evaluation.tuned import Trial
+
+NAMES = {
+    "dino": "DINO, is it this very subject",
+    "clip_i": "CLIP-I, does it look like the photos",
+    "clip_t": "CLIP-T, is it that kind of thing",
+}
+
+
+def make(
+    trials: Sequence[Trial], places: Sequence[Place], summary: Mapping[str, Comparison]
+) -> Page:
+    """The page, to be written by `gallery.writing.write`."""
+    return Page(
+        title="Subjects, placed",
+        text="Each subject is tuned on a few photos and then put into scenes that no training saw."
+        " Beside it stands what the untuned base paints when it is told everything that words can"
+        " tell. Every picture that was scored is here.",
+        banner=Group(
+            units=tuple(
+                Unit(tiles=(Tile(image=trial.tuned[k][0], alt=f"{trial.subject}, tuned"),))
+                for k in range(len(places))
+                for trial in trials
+            ),
+            banner=True,
+        ),
+        sections=(_figures(summary), *(_subject(trial, places) for trial in trials)),
+    )
+
+
+def _figures(summary: Mapping[str, Comparison]) -> Section:
+    units = []
+    for name, comparison in summary.items():
+        rows = (
+            ("tuned", comparison.first),
+            ("untuned", comparison.second),
+            ("difference", comparison.difference),
+        )
+        lines = [
+            Line(text=text, value=f"{f.value:.3f} ({f.low:.3f} to {f.high:.3f})")
+            for text, f in rows
+        ]
+        units.append(Unit(tiles=(), text=NAMES[name], lines=tuple(lines)))
+    return Section(
+        key="figures",
+        title="In figures",
+        text="Mean cosines over all pictures, with 95% intervals of a bootstrap over subjects, then"
+        " their scenes, then seeds.",
+        groups=(Group(units=tuple(units), tile_px=300),),
+    )
+
+
+def _subject(trial: Trial, places: Sequence[Place]) -> Section:
+    units = [Unit(tiles=(Tile(image=trial.reference, label="a photo"),), text=trial.description)]
+    for k, place in enumerate(places):
+        hole = Tile(
+            image=place.image, label="the scene", boxes=(DrawnBox(box_xyxy01=place.box_xyxy01),)
+        )
+        for r in range(len(trial.tuned[k])):
+            scores = (trial.tuned_scores["dino"][k, r], trial.untuned_scores["dino"][k, r])
+            pair = (
+                Tile(image=trial.tuned[k][r], label=f"tuned, DINO {scores[0]:.2f}"),
+                Tile(image=trial.untuned[k][r], label=f"untuned, DINO {scores[1]:.2f}"),
+            )
+            units.append(Unit(tiles=(hole, *pair), text=place.text))
+    return Section(
+        key=trial.subject, title=trial.subject, text="", groups=(Group(units=tuple(units)),)
+    )

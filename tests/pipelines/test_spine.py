@@ -1,0 +1,126 @@
+"""Proves the chain from photos to figures: subjects, adapters, evaluation, each fed by the last.
+
+Needs no trained weights: the checkpoints are tiny random ones of the real classes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pillow
+from ruamel.yaml import YAML
+
+from insitu import world
+from insitu.errors import UserError
+from insitu.params import Params, load
+from insitu.records import read
+from insitu.records.subjects import SubjectPhoto
+from insitu.registry.package import WEIGHTS, Package
+from pipelines import adapters, evaluate, subjects
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spine")
+
+
+@pytest.fixture(scope="module")
+def params(checkpoints: dict[str, Path], folder: Path) -> Params:
+    """The shipped settings on tiny checkpoints, with as little of everything as goes."""
+    content: dict[str, Any] = YAML(typ="safe", pure=True).load(SHIPPED.read_text())
+    content["models"] = {name: {"path": str(path)} for name, path in checkpoints.items()}
+    content["device"] = "cpu"
+    content["subjects"] |= {"drawn": 1, "photos": 2, "size": 64}
+    content["tune"] |= {"steps": 3, "batch": 2, "validate_every": 2, "save_every": 2}
+    content["tune"]["regularization"]["images"] = 2
+    content["tune"]["dreammix"] |= {"steps": 1, "rank": 2}
+    content["evaluate"] |= {"scenes": 2, "seeds": 1, "size": 64}
+    file = folder / "params.yaml"
+    YAML().dump(content, file)
+    return load(file)
+
+
+@pytest.fixture(scope="module")
+def chain(params: Params, folder: Path) -> Path:
+    """The folder after subjects (one drawn, one of a user), adapters and evaluation."""
+    own = folder / "subjects" / "my-mug"
+    own.mkdir(parents=True)
+    (own / "subject.yaml").write_text("class: mug\n")
+    mug = world.sample_subject(world.rng_for("chain"), category="mug")
+    for view in range(2):
+        photo = world.portrait(mug, world.rng_for("chain", view), 80).image
+        Pillow.fromarray(photo).save(own / f"{view}.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        subjects.main(params)
+        adapters.main(params)
+        evaluate.main(params)
+    return folder
+
+
+def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
+    names = sorted(path.name for path in (chain / subjects.OUT).iterdir())
+    assert "my-mug" in names and len(names) == 2
+    assert sorted(json.loads((chain / adapters.OUT / adapters.MANIFEST).read_text())) == names
+    for name in names:
+        photos = list(read(chain / subjects.OUT / name, SubjectPhoto))
+        package = Package.open(chain / adapters.OUT / name)
+        assert len(photos) == 2 and photos[0].class_word in photos[0].description
+        assert (package.card.subject, package.card.class_word) == (name, photos[0].class_word)
+    page = (chain / evaluate.OUT / "index.html").read_text()
+    assert all(name in page for name in names)
+    assert len(list((chain / evaluate.OUT / "pictures").iterdir())) >= 2 * 2 * 3
+    figures = json.loads((chain / evaluate.METRICS).read_text())
+    assert set(figures) == {"dino", "clip_i", "clip_t"}
+    for figure in figures.values():
+        assert figure["difference"]["low"] <= figure["difference"]["value"]
+        assert figure["tuned"]["n"] == 2 * 2 * 1
+
+
+def state(chain: Path) -> dict[str, tuple[int, str]]:
+    packages = [p for p in (chain / adapters.OUT).iterdir() if p.is_dir()]
+    return {p.name: ((p / WEIGHTS).stat().st_mtime_ns, Package.open(p).digest) for p in packages}
+
+
+def test_finished_subjects_are_kept_and_a_damaged_one_is_made_again(
+    chain: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(chain)
+    before = state(chain)
+    adapters.main(params)
+    assert state(chain) == before
+    weights = chain / adapters.OUT / "my-mug" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    adapters.main(params, "my-mug")
+    after = state(chain)
+    assert {name: digest for name, (_, digest) in after.items()} == {
+        name: digest for name, (_, digest) in before.items()
+    }
+    assert [name for name in after if after[name][0] != before[name][0]] == ["my-mug"]
+
+
+def test_a_subject_that_is_gone_is_pruned(
+    chain: Path, params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(chain, tmp_path / "copy"))
+    monkeypatch.chdir(copy)
+    shutil.rmtree(copy / "subjects" / "my-mug")
+    subjects.main(params)
+    adapters.main(params)
+    assert "my-mug" not in state(copy) and len(state(copy)) == 1
+    with pytest.raises(UserError, match="no photos of it"):
+        adapters.main(params, "my-mug")
+
+
+def test_no_subject_at_all_is_refused_and_nothing_written(
+    params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    none = params.model_copy(update={"subjects": params.subjects.model_copy(update={"drawn": 0})})
+    with pytest.raises(UserError, match="no subject to tune on"):
+        subjects.main(none)
+    assert list(tmp_path.iterdir()) == []
