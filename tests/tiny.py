@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the real classes, saved as any other."""
+"""Tiny random checkpoints of the real classes, saved as any other: a fixture for every test."""
 
 from pathlib import Path
 

@@ -1,0 +1,1 @@
+"""Answering requests with the champions."""
