@@ -22,6 +22,7 @@ from pipelines.subjects import OUT as SUBJECTS
 
 OUT = Path("reports/tuned")
 METRICS = Path("reports/metrics.json")
+SUBJECTS_FIGURES = Path("reports/subjects.json")
 
 
 def main(params: Params) -> None:
@@ -68,7 +69,19 @@ def main(params: Params) -> None:
     summary = tuned.summarize(trials, seed=params.seed)
     with replacing(OUT) as fresh:
         write(tuned_page.make(trials, rooms, summary), fresh)
-    figures = {
+    alone = {t.subject: _figures(tuned.summarize([t], seed=params.seed)) for t in trials}
+    replace_text(METRICS, json.dumps(_figures(summary), indent=2) + "\n")
+    replace_text(SUBJECTS_FIGURES, json.dumps(alone, indent=2) + "\n")
+    for name, c in summary.items():
+        print(
+            f"{name:7} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
+            f"{_shown(c.difference)}"
+        )
+    print(f"wrote {OUT / 'index.html'}")
+
+
+def _figures(summary: Any) -> dict[str, Any]:
+    return {
         name: {
             "tuned": c.first.rounded(),
             "untuned": c.second.rounded(),
@@ -76,13 +89,6 @@ def main(params: Params) -> None:
         }
         for name, c in summary.items()
     }
-    replace_text(METRICS, json.dumps(figures, indent=2) + "\n")
-    for name, c in summary.items():
-        print(
-            f"{name:7} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
-            f"{_shown(c.difference)}"
-        )
-    print(f"wrote {OUT / 'index.html'}")
 
 
 def _shown(figure: Any) -> str:

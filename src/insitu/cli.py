@@ -1,7 +1,9 @@
-"""The `insitu` command."""
+"""The `insitu` command; what loads models is imported by the commands that need it."""
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -9,6 +11,11 @@ from typer.core import TyperGroup
 
 from insitu.doctor import examine, render
 from insitu.errors import UserError
+from insitu.params import Params, load
+
+if TYPE_CHECKING:
+    from insitu.registry.store import Store
+    from insitu.serving.engine import Engine
 
 PROBLEMS_FOUND = 1
 REFUSED = 2
@@ -27,7 +34,12 @@ class _Group(TyperGroup):
             raise typer.Exit(REFUSED) from None
 
 
+SETTINGS = Path("params.yaml")
+ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="The settings file.")]
+Subject = Annotated[str, typer.Argument(help="The subject's name.")]
 app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False)
+registry = typer.Typer(cls=_Group, no_args_is_help=True, help="Registered adapters: see, promote.")
+app.add_typer(registry, name="registry")
 
 
 @app.callback()
@@ -37,9 +49,7 @@ def main() -> None:
 
 @app.command()
 def doctor(
-    params: Annotated[
-        Path, typer.Option("--params", metavar="FILE", help="The settings file.")
-    ] = Path("params.yaml"),
+    params: ParamsFile = SETTINGS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")] = False,
 ) -> None:
     """Show versions, device, settings and checkpoints; exit with 1 if something is wrong."""
@@ -50,3 +60,137 @@ def doctor(
         render(report, Console())
     if not report.ok:
         raise typer.Exit(PROBLEMS_FOUND)
+
+
+@registry.command("list")
+def list_adapters(params: ParamsFile = SETTINGS) -> None:
+    """Every registered adapter with its aliases and its DINO."""
+    store = _store(load(params))
+    for name in store.names():
+        for entry in store.versions(name):
+            dino = entry.figures.get("dino", {}).get("tuned", {}).get("value")
+            shown = "not measured" if dino is None else f"DINO {dino:.3f}"
+            aliases = ", ".join(entry.aliases)
+            typer.echo(f"{name}  {entry.version:>3}  {entry.digest[:12]}  {shown}  {aliases}")
+
+
+@registry.command()
+def promote(
+    subject: Subject,
+    version: Annotated[str, typer.Argument(help="A version's number or an alias.")] = "candidate",
+    params: ParamsFile = SETTINGS,
+) -> None:
+    """Make a version champion, if the gate lets it; exit with 1 if not."""
+    from insitu.registry.gate import Thresholds
+
+    settings = load(params)
+    asked = Thresholds(gain=settings.registry.gain, margin=settings.registry.margin)
+    verdict = _store(settings).promote(_name(settings, subject), version, asked)
+    for reason in verdict.reasons:
+        typer.echo(reason)
+    typer.echo("promoted" if verdict.passed else "not promoted")
+    if not verdict.passed:
+        raise typer.Exit(PROBLEMS_FOUND)
+
+
+@registry.command()
+def rollback(subject: Subject, params: ParamsFile = SETTINGS) -> None:
+    """Make the version champion that was it before."""
+    settings = load(params)
+    entry = _store(settings).rollback(_name(settings, subject))
+    typer.echo(f"{entry.name}: version {entry.version} is champion")
+
+
+@app.command()
+def mlflow(params: ParamsFile = SETTINGS) -> None:
+    """Run the MLflow server on SQLite at the address that params.yaml names."""
+    from urllib.parse import urlsplit
+
+    address = urlsplit(load(params).registry.tracking_uri)
+    arguments = (
+        "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db",
+        "--artifacts-destination", "mlruns", "--host", str(address.hostname),
+        "--port", str(address.port or 5000), "--workers", "1",
+    )  # fmt: skip
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    params: ParamsFile = SETTINGS,
+) -> None:
+    """Answer POST /v1/place with the champions."""
+    import uvicorn
+
+    from insitu.serving.app import make_app
+
+    uvicorn.run(make_app(_engine(load(params))), host=host, port=port)
+
+
+@app.command()
+def place(
+    subject: Subject,
+    image: Annotated[Path, typer.Argument(help="The photo.", exists=True, dir_okay=False)],
+    box: Annotated[
+        str, typer.Argument(help="left,top,right,bottom in shares of width and height.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the picture goes, a PNG.")] = Path("placed.png"),
+    prompt: Annotated[
+        str | None, typer.Option(help="What is to be seen; {subject} stands for the subject.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the picture.")] = 0,
+    version: Annotated[str, typer.Option(help="A version's number or an alias.")] = "champion",
+    params: ParamsFile = SETTINGS,
+) -> None:
+    """Put a subject into a photo, as POST /v1/place does."""
+    import numpy as np
+    from PIL import Image
+
+    from insitu.serving.app import read_photo
+
+    corners = _corners(box)
+    photo = read_photo(image.read_bytes())
+    placed = _engine(load(params)).place(
+        subject=subject, image=photo, box_xyxy01=corners, prompt=prompt, seed=seed, version=version
+    )
+    Image.fromarray(np.asarray(placed.image)).save(out, format="PNG")
+    typer.echo(f"{out}: {placed.entry.name}, version {placed.entry.version}")
+
+
+def _name(settings: Params, subject: str) -> str:
+    return f"{settings.tune.method}.{subject}"
+
+
+def _store(settings: Params) -> "Store":
+    from insitu.registry.store import Store
+
+    return Store.connect(settings.registry.tracking_uri)
+
+
+def _engine(settings: Params) -> "Engine":
+    """The store first: a server that is not there is refused before a model is loaded."""
+    store = _store(settings)
+    import torch
+
+    from insitu.backbones.unet import InpaintBackbone
+    from insitu.serving.engine import Engine
+
+    cuda = torch.cuda.is_available() and settings.device != "cpu"
+    backbone = InpaintBackbone.load(
+        settings.models.sdxl_inpaint, device=torch.device("cuda" if cuda else "cpu")
+    )
+    return Engine(backbone=backbone, store=store, method=settings.tune.method)
+
+
+def _corners(text: str) -> tuple[float, float, float, float]:
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"The box {text!r} was given.",
+            "A box is four numbers between commas: left, top, right, bottom.",
+            "Write for example 0.3,0.4,0.7,0.9, in shares of width and height.",
+        ) from None
+    return x0, y0, x1, y1

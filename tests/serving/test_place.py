@@ -132,7 +132,8 @@ def test_a_promotion_is_served_at_once(client: TestClient, store: Store) -> None
         ({"box": [0.7, 0.3, 0.2, 0.9]}, "within 0..1"),
         ({"box": [0.5, 0.5, 0.51, 0.51]}, "nothing can be painted"),
         ({"prompt": "a red mug"}, "does not say where the subject comes in"),
-        ({"image": "AAAA"}, "no PNG or JPEG"),
+        ({"image": "AAAA"}, "no whole PNG or JPEG"),
+        ({"image": "?"}, "not base64"),
     ],
 )
 def test_what_cannot_be_painted_is_refused_in_three_parts(

@@ -24,7 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from insitu.errors import UserError
 from insitu.params.base import Checkpoint, Models, Settings, float16_on_cpu
 from insitu.params.gallery import Gallery
-from insitu.params.spine import Evaluate, Subjects, Tune
+from insitu.params.spine import Evaluate, Registry, Subjects, Tune
 
 __all__ = [
     "Checkpoint",
@@ -53,6 +53,7 @@ class Params(Settings):
     subjects: Subjects = Field(description="Whose photos there are.")
     tune: Tune = Field(description="How a subject is tuned.")
     evaluate: Evaluate = Field(description="How adapters are compared with the untuned base.")
+    registry: Registry = Field(description="Where adapters are registered and promoted.")
 
     @field_validator("dtype")
     @classmethod

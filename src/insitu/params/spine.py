@@ -94,3 +94,18 @@ class Evaluate(Settings):
     size: Annotated[int, Field(ge=64, le=2048)] = Field(
         description="Side in pixels of the held-out scenes, 64 to 2048."
     )
+
+
+class Registry(Settings):
+    """Where adapters are registered, and what is asked of a champion."""
+
+    tracking_uri: Annotated[str, Field(pattern=r"^https?://[^/]+")] = Field(
+        description="Address of the MLflow server, http(s)://host:port."
+    )
+    gain: Annotated[float, Field(ge=-1, le=1)] = Field(
+        description="How much more DINO than the untuned base a champion needs, with the whole"
+        " interval, -1 to 1."
+    )
+    margin: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="How much less DINO than the present champion it may have, 0 to 1."
+    )

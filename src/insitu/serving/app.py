@@ -118,23 +118,39 @@ def decode(text: str) -> NDArray[np.uint8]:
     """A PNG or JPEG in base64 as RGB pixels [H, W, 3].
 
     Raises:
-        UserError: it is neither, or has too many pixels.
+        UserError: it is not base64; also as `read_photo`.
     """
     try:
         data = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise UserError(
+            f"A photo of {len(text)} characters was sent.",
+            "It is not base64.",
+            "Encode the file's bytes in base64.",
+        ) from None
+    return read_photo(data)
+
+
+def read_photo(data: bytes) -> NDArray[np.uint8]:
+    """A PNG or JPEG as RGB pixels [H, W, 3].
+
+    Raises:
+        UserError: it is neither, or has too many pixels.
+    """
+    try:
         with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise UserError(
-                    f"A photo of {picture.width} x {picture.height} pixels was sent.",
+                    f"A photo of {picture.width} x {picture.height} pixels was given.",
                     f"At most {MAX_PIXELS} pixels are taken.",
-                    "Send a smaller photo.",
+                    "Give a smaller photo.",
                 )
             return np.asarray(picture.convert("RGB"), np.uint8)
     except UserError:
         raise
-    except (binascii.Error, OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
         raise UserError(
-            f"A photo of {len(text)} characters was sent.",
-            "It is no PNG or JPEG in base64.",
-            "Encode the file's bytes in base64.",
+            f"A photo of {len(data)} bytes was given.",
+            "It is no whole PNG or JPEG.",
+            "Save it again as PNG or JPEG.",
         ) from None
