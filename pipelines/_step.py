@@ -1,22 +1,35 @@
-"""What every step does the same: settings, quiet libraries, refusals in three parts."""
+"""What every step does the same: settings, quiet libraries, refusals in three parts, a report."""
 
+import ctypes
+import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable
-
-import torch
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from insitu.errors import UserError
 from insitu.params import Params, load
 
 REFUSED = 2
+PARENT = "INSITU_PARENT"
+"""Set by what launches a step: the process that it must not outlive."""
+
+Report = Callable[[dict[str, Any]], None]
 
 
-def run(step: Callable[[Params], None]) -> int:
-    """Run a step with the settings of params.yaml; its exit status."""
+def run(step: Callable[[Params, Report], None]) -> int:
+    """Run a step with the settings of params.yaml; its exit status.
+
+    The step gets a function that tells what is worth seeing about its result; it goes to whoever
+    launched it, if anyone listens.
+    """
+    _die_with_parent()
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        step(load())
+        with _reporting() as report:
+            step(load(), report)
     except UserError as error:
         for name, part in (("given", error.given), ("why", error.why), ("to do", error.todo)):
             print(f"{name}: {part}", file=sys.stderr)
@@ -34,12 +47,14 @@ def quiet() -> None:
         library.utils.logging.set_verbosity_error()
 
 
-def device(params: Params) -> torch.device:
-    """The device that the settings come to on this machine.
+def device(params: Params) -> Any:
+    """The torch device that the settings come to on this machine.
 
     Raises:
         UserError: cuda is asked for and not to be had.
     """
+    import torch
+
     cuda = torch.cuda.is_available()
     if params.device == "cuda" and not cuda:
         raise UserError(
@@ -48,3 +63,25 @@ def device(params: Params) -> torch.device:
             "Set `device` to auto or cpu, or install a CUDA build of torch and its driver.",
         )
     return torch.device("cuda" if cuda and params.device != "cpu" else "cpu")
+
+
+@contextmanager
+def _reporting() -> Iterator[Report]:
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield lambda facts: None
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+        yield pipes.report_custom_message
+
+
+def _die_with_parent() -> None:
+    """Where the kernel can (Linux), end when the launching process ends, however it does."""
+    parent = os.environ.get(PARENT)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it ended before the signal was asked for
+        sys.exit(f"the launching process {parent} is gone")

@@ -27,7 +27,7 @@ OUT = Path("data/adapters")
 MANIFEST = "manifest.json"
 
 
-def main(params: Params, subject: str | None = None) -> None:
+def main(params: Params, report: _step.Report, subject: str | None = None) -> None:
     names = sorted(path.name for path in SUBJECTS.iterdir() if path.is_dir())
     if subject is not None and subject not in names:
         raise UserError(
@@ -42,6 +42,7 @@ def main(params: Params, subject: str | None = None) -> None:
         _prune(names)
         packages = {name: Package.open(OUT / name).digest for name in names}
         replace_text(OUT / MANIFEST, json.dumps(packages, indent=2, sort_keys=True) + "\n")
+        report({"adapters": len(names)})
 
 
 class _Bench:
@@ -113,4 +114,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Tune an adapter for every subject.")
     parser.add_argument("--subject", help="only this one; nothing is pruned or listed")
     chosen = parser.parse_args().subject
-    sys.exit(_step.run(lambda params: main(params, chosen)))
+    sys.exit(_step.run(lambda params, report: main(params, report, chosen)))

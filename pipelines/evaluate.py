@@ -25,7 +25,7 @@ METRICS = Path("reports/metrics.json")
 SUBJECTS_FIGURES = Path("reports/subjects.json")
 
 
-def main(params: Params) -> None:
+def main(params: Params, report: _step.Report) -> None:
     _step.quiet()
     from safetensors.torch import load_file
 
@@ -77,6 +77,7 @@ def main(params: Params) -> None:
             f"{name:7} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
             f"{_shown(c.difference)}"
         )
+    report({f"{name}_gain": c.difference.value for name, c in summary.items()})
     print(f"wrote {OUT / 'index.html'}")
 
 

@@ -19,7 +19,7 @@ from pipelines.evaluate import SUBJECTS_FIGURES
 OUT = Path("data/registered.json")
 
 
-def main(params: Params) -> None:
+def main(params: Params, report: _step.Report) -> None:
     store = Store.connect(params.registry.tracking_uri)
     figures = json.loads(SUBJECTS_FIGURES.read_text())
     receipt = {}
@@ -28,6 +28,7 @@ def main(params: Params) -> None:
         # No version number: another server counts otherwise, and the receipt must not differ.
         receipt[entry.name] = entry.digest
         print(f"{entry.name}, version {entry.version}: {', '.join(entry.aliases) or 'no alias'}")
+    report({"registered": len(receipt)})
     replace_text(OUT, json.dumps(receipt, indent=2, sort_keys=True) + "\n")
 
 

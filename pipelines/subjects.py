@@ -19,7 +19,7 @@ from pipelines import _step
 OUT = Path("data/subjects")
 
 
-def main(params: Params) -> None:
+def main(params: Params, report: _step.Report) -> None:
     """Check and read every photo before the first record is written."""
     settings = params.subjects
     found = _own(params)
@@ -40,6 +40,7 @@ def main(params: Params) -> None:
         for photos in found:
             _write(photos, fresh / photos[0].subject)
             print(f"{photos[0].subject}: {len(photos)} photos of {photos[0].description}")
+    report({"subjects": len(found), "photos": sum(map(len, found))})
 
 
 def _own(params: Params) -> list[list[SubjectPhoto]]:

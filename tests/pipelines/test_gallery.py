@@ -22,7 +22,7 @@ from insitu.evaluation.gallery.builder import SECTIONS
 from insitu.evaluation.gallery.overlays import face_crop, hidden, tinted
 from insitu.files import replacing
 from insitu.params import Params, load
-from pipelines import gallery
+from pipelines import _step, gallery
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 COUNT = 2  # cases of each kind, instead of the shipped counts
@@ -298,7 +298,7 @@ def test_a_missing_checkpoint_is_refused_before_any_work(
     content = settings(checkpoints)
     content["models"]["face"] = {"path": "./absent"}
     YAML().dump(content, tmp_path / "params.yaml")
-    assert gallery.main() == gallery.REFUSED
+    assert _step.run(gallery.main) == _step.REFUSED
     captured = capsys.readouterr()
     assert captured.out == ""
     for part in ("given: `models.face` is the folder ./absent.", "why:", "to do:"):
@@ -315,7 +315,7 @@ def test_the_stage_writes_where_dvc_looks(
     only(monkeypatch, "clip")
     monkeypatch.chdir(tmp_path)
     YAML().dump(settings(checkpoints), tmp_path / "params.yaml")
-    assert gallery.main() == 0
+    assert _step.run(gallery.main) == 0
     stage = YAML(typ="safe", pure=True).load((SHIPPED.parent / "dvc.yaml").read_text())
     assert stage["stages"]["gallery"]["outs"] == [str(gallery.PAGE)]
     assert (tmp_path / gallery.PAGE / "index.html").is_file()

@@ -5,6 +5,7 @@ Needs no trained weights: the checkpoints are tiny random ones of the real class
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import WEIGHTS, Package
 from pipelines import adapters, evaluate, subjects
 
+told: Callable[[dict[str, Any]], None] = lambda facts: None  # noqa: E731
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 
 
@@ -56,9 +58,9 @@ def chain(params: Params, folder: Path) -> Path:
         Pillow.fromarray(photo).save(own / f"{view}.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        subjects.main(params)
-        adapters.main(params)
-        evaluate.main(params)
+        subjects.main(params, told)
+        adapters.main(params, told)
+        evaluate.main(params, told)
     return folder
 
 
@@ -91,11 +93,11 @@ def test_finished_subjects_are_kept_and_a_damaged_one_is_made_again(
 ) -> None:
     monkeypatch.chdir(chain)
     before = state(chain)
-    adapters.main(params)
+    adapters.main(params, told)
     assert state(chain) == before
     weights = chain / adapters.OUT / "my-mug" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    adapters.main(params, "my-mug")
+    adapters.main(params, told, "my-mug")
     after = state(chain)
     assert {name: digest for name, (_, digest) in after.items()} == {
         name: digest for name, (_, digest) in before.items()
@@ -109,11 +111,11 @@ def test_a_subject_that_is_gone_is_pruned(
     copy = Path(shutil.copytree(chain, tmp_path / "copy"))
     monkeypatch.chdir(copy)
     shutil.rmtree(copy / "subjects" / "my-mug")
-    subjects.main(params)
-    adapters.main(params)
+    subjects.main(params, told)
+    adapters.main(params, told)
     assert "my-mug" not in state(copy) and len(state(copy)) == 1
     with pytest.raises(UserError, match="no photos of it"):
-        adapters.main(params, "my-mug")
+        adapters.main(params, told, "my-mug")
 
 
 def test_no_subject_at_all_is_refused_and_nothing_written(
@@ -122,5 +124,5 @@ def test_no_subject_at_all_is_refused_and_nothing_written(
     monkeypatch.chdir(tmp_path)
     none = params.model_copy(update={"subjects": params.subjects.model_copy(update={"drawn": 0})})
     with pytest.raises(UserError, match="no subject to tune on"):
-        subjects.main(none)
+        subjects.main(none, told)
     assert list(tmp_path.iterdir()) == []

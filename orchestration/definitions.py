@@ -1,0 +1,26 @@
+"""What Dagster loads: only merges."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from orchestration import dvc_assets, subjects
+from orchestration.checks import tuned_beats_untuned
+from orchestration.promotion import promotion_job
+
+ROOT = Path(os.environ.get("INSITU_ROOT", Path.cwd())).resolve()
+
+defs = dg.Definitions(
+    assets=[
+        *dvc_assets.assets(
+            ROOT,
+            after={"subjects": subjects.update_partitions},
+            upstream={"adapters": ["tune"]},
+        ),
+        subjects.tune_asset(ROOT),
+    ],
+    asset_checks=[tuned_beats_untuned(ROOT)],
+    jobs=[promotion_job(ROOT)],
+    resources={"pipes": dg.PipesSubprocessClient()},
+)

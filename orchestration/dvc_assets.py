@@ -1,0 +1,114 @@
+"""dvc.yaml as Dagster assets: one a stage, read from the file and never written a second time."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from orchestration import dvc
+
+PARTITIONS = dg.DynamicPartitionsDefinition(name="subjects")
+GROUP = "stages"
+CODE_PREFIXES = ("src/", "pipelines/")
+
+
+def assets(
+    root: Path,
+    *,
+    after: dict[str, Callable[[dg.AssetExecutionContext, Path], None]] | None = None,
+    upstream: dict[str, Sequence[str]] | None = None,
+) -> list[dg.AssetsDefinition]:
+    """An asset for every stage of `root`'s dvc.yaml.
+
+    Args:
+        after: by stage, what is done once it is up to date.
+        upstream: by stage, assets it waits for that dvc.yaml does not know (partitions).
+    """
+    stages = dvc.stages(root)
+    makers = {out: stage.name for stage in stages for out in stage.outs}
+    return [
+        _asset(
+            root,
+            stage,
+            [*_upstream(stage, makers), *(upstream or {}).get(stage.name, ())],
+            (after or {}).get(stage.name),
+        )
+        for stage in stages
+    ]
+
+
+def _upstream(stage: dvc.Stage, makers: dict[str, str]) -> list[str]:
+    """Stages whose output, or something inside of it, this one reads."""
+    found = []
+    for path in stage.inputs:
+        for out, maker in makers.items():
+            if path == out or path.startswith(f"{out}/"):
+                found.append(maker)
+    return list(dict.fromkeys(found))
+
+
+def _asset(
+    root: Path,
+    stage: dvc.Stage,
+    upstream: Sequence[str],
+    after: Callable[[dg.AssetExecutionContext, Path], None] | None,
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=stage.name,
+        deps=list(upstream),
+        description=stage.desc,
+        group_name=GROUP,
+        kinds={"dvc", "python"},
+        code_version=_code_version(root, stage),
+        metadata={"command": stage.cmd, "outputs": list(stage.outs), "params": list(stage.params)},
+    )
+    def run(
+        context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient
+    ) -> dg.MaterializeResult[Any]:
+        if dvc.up_to_date(root, stage.name):
+            context.log.info("%s is up to date: nothing ran", stage.name)
+            version, ran, reported = dvc.recorded_version(root, stage.name), False, {}
+        else:
+            before = dvc.snapshot(root, stage.name)
+            reported = launch(context, pipes, root, stage.cmd)
+            version, ran = dvc.commit(root, stage.name, before), True
+        if after is not None:
+            after(context, root)
+        return dg.MaterializeResult(
+            metadata={**reported, "ran": ran}, data_version=dg.DataVersion(version)
+        )
+
+    return run
+
+
+def launch(
+    context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, root: Path, command: str
+) -> dict[str, Any]:
+    """Run a step as a process that dies with this one; the metadata that it reported."""
+    words = shlex.split(command)
+    if words[0] == "python":
+        words[0] = sys.executable
+    env = {"INSITU_PARENT": str(os.getpid())}
+    done = pipes.run(context=context, command=words, cwd=str(root), env=env)
+    messages = done.get_custom_messages()
+    return {key: value for message in messages for key, value in dict(message).items()}
+
+
+def _code_version(root: Path, stage: dvc.Stage) -> str:
+    """The hashes of the code that the stage depends on, as dvc.lock has them."""
+    from ruamel.yaml import YAML
+
+    lock = root / "dvc.lock"
+    known = YAML(typ="safe", pure=True).load(lock.read_text()) if lock.exists() else {}
+    entry = (known or {}).get("stages", {}).get(stage.name, {})
+    hashes = {
+        dep["path"]: dep.get("md5")
+        for dep in entry.get("deps", [])
+        if dep["path"].startswith(CODE_PREFIXES)
+    }
+    return json.dumps(hashes, sort_keys=True) if hashes else "not run yet"
