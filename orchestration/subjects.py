@@ -7,8 +7,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.dvc_assets import PARTITIONS, launch
-
-SUBJECTS, ADAPTERS = Path("data/subjects"), Path("data/adapters")
+from pipelines._paths import ADAPTERS, SUBJECTS
 
 
 def tune_asset(root: Path) -> dg.AssetsDefinition:

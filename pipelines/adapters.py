@@ -21,10 +21,7 @@ from insitu.records import read
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import RUN, Package
 from pipelines import _step
-from pipelines.subjects import OUT as SUBJECTS
-
-OUT = Path("data/adapters")
-MANIFEST = "manifest.json"
+from pipelines._paths import ADAPTERS, MANIFEST, SUBJECTS
 
 
 def main(params: Params, report: _step.Report, subject: str | None = None) -> None:
@@ -40,8 +37,8 @@ def main(params: Params, report: _step.Report, subject: str | None = None) -> No
         bench.tune(name)
     if subject is None:
         _prune(names)
-        packages = {name: Package.open(OUT / name).digest for name in names}
-        replace_text(OUT / MANIFEST, json.dumps(packages, indent=2, sort_keys=True) + "\n")
+        packages = {name: Package.open(ADAPTERS / name).digest for name in names}
+        replace_text(MANIFEST, json.dumps(packages, indent=2, sort_keys=True) + "\n")
         report({"adapters": len(names)})
 
 
@@ -79,7 +76,7 @@ class _Bench:
         method = find(self.params.tune.method, settings)
         base = self.params.models.sdxl_inpaint
         wanted = input_digest(photos, self.plan, method, base_digest(base))
-        if _finished(OUT / name) == wanted:
+        if _finished(ADAPTERS / name) == wanted:
             print(f"{name}: unchanged")
             return
         if self.backbone is None:
@@ -88,7 +85,12 @@ class _Bench:
 
             self.backbone = InpaintBackbone.load(base, device=_step.device(self.params))
         package = tune(
-            photos, OUT / name, plan=self.plan, method=method, backbone=self.backbone, progress=True
+            photos,
+            ADAPTERS / name,
+            plan=self.plan,
+            method=method,
+            backbone=self.backbone,
+            progress=True,
         )
         print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s")
 
@@ -104,7 +106,7 @@ def _finished(folder: Path) -> str | None:
 
 
 def _prune(names: list[str]) -> None:
-    for path in sorted(OUT.iterdir()):
+    for path in sorted(ADAPTERS.iterdir()):
         if path.is_dir() and path.name not in names:
             shutil.rmtree(path)
             print(f"{path.name}: removed, it is no longer a subject")

@@ -7,7 +7,6 @@ import functools
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from insitu.files import replace_text, replacing
@@ -16,13 +15,7 @@ from insitu.records import read
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import Package
 from pipelines import _step
-from pipelines.adapters import MANIFEST
-from pipelines.adapters import OUT as ADAPTERS
-from pipelines.subjects import OUT as SUBJECTS
-
-OUT = Path("reports/tuned")
-METRICS = Path("reports/metrics.json")
-SUBJECTS_FIGURES = Path("reports/subjects.json")
+from pipelines._paths import ADAPTERS, FIGURES, MANIFEST, METRICS, SUBJECTS, TUNED_PAGE
 
 
 def main(params: Params, report: _step.Report) -> None:
@@ -46,7 +39,7 @@ def main(params: Params, report: _step.Report) -> None:
     )
     rooms = places(settings.scenes, size=settings.size, seed=params.seed)
     trials = []
-    for name in json.loads((ADAPTERS / MANIFEST).read_text()):
+    for name in json.loads(MANIFEST.read_text()):
         package = Package.open(ADAPTERS / name)
         package.require_base(backbone.digest)
         method = find(package.card.method, package.card.settings["method"])
@@ -67,18 +60,18 @@ def main(params: Params, report: _step.Report) -> None:
             )
         )  # fmt: skip
     summary = tuned.summarize(trials, seed=params.seed)
-    with replacing(OUT) as fresh:
+    with replacing(TUNED_PAGE) as fresh:
         write(tuned_page.make(trials, rooms, summary), fresh)
     alone = {t.subject: _figures(tuned.summarize([t], seed=params.seed)) for t in trials}
     replace_text(METRICS, json.dumps(_figures(summary), indent=2) + "\n")
-    replace_text(SUBJECTS_FIGURES, json.dumps(alone, indent=2) + "\n")
+    replace_text(FIGURES, json.dumps(alone, indent=2) + "\n")
     for name, c in summary.items():
         print(
             f"{name:7} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
             f"{_shown(c.difference)}"
         )
     report({f"{name}_gain": c.difference.value for name, c in summary.items()})
-    print(f"wrote {OUT / 'index.html'}")
+    print(f"wrote {TUNED_PAGE / 'index.html'}")
 
 
 def _figures(summary: Any) -> dict[str, Any]:

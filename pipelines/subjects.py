@@ -15,8 +15,7 @@ from insitu.records import ShardWriter
 from insitu.records.subjects import SubjectPhoto
 from insitu.synthesis import subjects
 from pipelines import _step
-
-OUT = Path("data/subjects")
+from pipelines._paths import SUBJECTS
 
 
 def main(params: Params, report: _step.Report) -> None:
@@ -36,7 +35,7 @@ def main(params: Params, report: _step.Report) -> None:
             f"Put a folder of photos into {settings.folder}, or set `subjects.drawn`.",
         )
     _refuse_twins(found)
-    with replacing(OUT) as fresh:
+    with replacing(SUBJECTS) as fresh:
         for photos in found:
             _write(photos, fresh / photos[0].subject)
             print(f"{photos[0].subject}: {len(photos)} photos of {photos[0].description}")

@@ -19,7 +19,7 @@ from insitu.params import Params, load
 from insitu.records import read
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import WEIGHTS, Package
-from pipelines import adapters, evaluate, subjects
+from pipelines import _paths, adapters, evaluate, subjects
 
 told: Callable[[dict[str, Any]], None] = lambda facts: None  # noqa: E731
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
@@ -65,18 +65,18 @@ def chain(params: Params, folder: Path) -> Path:
 
 
 def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
-    names = sorted(path.name for path in (chain / subjects.OUT).iterdir())
+    names = sorted(path.name for path in (chain / _paths.SUBJECTS).iterdir())
     assert "my-mug" in names and len(names) == 2
-    assert sorted(json.loads((chain / adapters.OUT / adapters.MANIFEST).read_text())) == names
+    assert sorted(json.loads((chain / _paths.MANIFEST).read_text())) == names
     for name in names:
-        photos = list(read(chain / subjects.OUT / name, SubjectPhoto))
-        package = Package.open(chain / adapters.OUT / name)
+        photos = list(read(chain / _paths.SUBJECTS / name, SubjectPhoto))
+        package = Package.open(chain / _paths.ADAPTERS / name)
         assert len(photos) == 2 and photos[0].class_word in photos[0].description
         assert (package.card.subject, package.card.class_word) == (name, photos[0].class_word)
-    page = (chain / evaluate.OUT / "index.html").read_text()
+    page = (chain / _paths.TUNED_PAGE / "index.html").read_text()
     assert all(name in page for name in names)
-    assert len(list((chain / evaluate.OUT / "pictures").iterdir())) >= 2 * 2 * 3
-    figures = json.loads((chain / evaluate.METRICS).read_text())
+    assert len(list((chain / _paths.TUNED_PAGE / "pictures").iterdir())) >= 2 * 2 * 3
+    figures = json.loads((chain / _paths.METRICS).read_text())
     assert set(figures) == {"dino", "clip_i", "clip_t"}
     for figure in figures.values():
         assert figure["difference"]["low"] <= figure["difference"]["value"]
@@ -84,7 +84,7 @@ def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
 
 
 def state(chain: Path) -> dict[str, tuple[int, str]]:
-    packages = [p for p in (chain / adapters.OUT).iterdir() if p.is_dir()]
+    packages = [p for p in (chain / _paths.ADAPTERS).iterdir() if p.is_dir()]
     return {p.name: ((p / WEIGHTS).stat().st_mtime_ns, Package.open(p).digest) for p in packages}
 
 
@@ -95,7 +95,7 @@ def test_finished_subjects_are_kept_and_a_damaged_one_is_made_again(
     before = state(chain)
     adapters.main(params, told)
     assert state(chain) == before
-    weights = chain / adapters.OUT / "my-mug" / WEIGHTS
+    weights = chain / _paths.ADAPTERS / "my-mug" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     adapters.main(params, told, "my-mug")
     after = state(chain)

@@ -1,0 +1,110 @@
+"""The whole story: photos in, adapters tuned, measured, registered, promoted and served.
+
+    python -m pipelines.demo
+
+Starts the MLflow server of params.yaml unless it is up, lets DVC bring every stage up to date,
+promotes what passes the gate, serves the champions and asks for one picture over HTTP.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from insitu.params import Params
+from pipelines import _step
+from pipelines._paths import REGISTERED
+
+ANSWER = Path("reports/answer.png")
+PORT = 8321
+PATIENCE_S = 120.0
+
+
+def main(params: Params, report: _step.Report) -> None:
+    tracking = params.registry.tracking_uri
+    with running([sys.executable, "-m", "insitu.cli", "mlflow"], f"{tracking}/health", "mlflow"):
+        run("dvc", "repro")
+        names = [name.partition(".")[2] for name in json.loads(REGISTERED.read_text())]
+        for name in names:
+            print(f"gate, {name}:", flush=True)
+            run("insitu.cli", "registry", "promote", name, allowed=(0, 1))
+        serve = [sys.executable, "-m", "insitu.cli", "serve", "--port", str(PORT)]
+        address = f"http://127.0.0.1:{PORT}"
+        with running(serve, f"{address}/healthz", "serve"):
+            ask(address, names, params)
+    print("Open reports/tuned/index.html and reports/nano/index.html")
+
+
+def run(module: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
+    """Run a Python module with its own output; end with its status if that is not allowed."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments])
+    if done.returncode not in allowed:
+        sys.exit(done.returncode)
+
+
+@contextmanager
+def running(command: list[str], health: str, name: str) -> Iterator[None]:
+    """A server that answers at `health`; started, and ended afterwards, unless it is up already."""
+    if _answers(health):
+        yield
+        return
+    log = Path(".insitu") / f"{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as file:
+        env = os.environ | {_step.PARENT: str(os.getpid())}
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
+        try:
+            _wait(process, health, name, log)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], health: str, name: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not _answers(health):
+        if process.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"{name} did not start; see {log}")
+        time.sleep(0.3)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def ask(address: str, names: list[str], params: Params) -> None:
+    """Ask for the first champion in a held-out scene, and keep the picture."""
+    from insitu.evaluation.placement import places
+    from insitu.serving.app import encode
+
+    place = places(1, size=params.evaluate.size, seed=params.seed)[0]
+    for name in names:
+        body = {"subject": name, "image": encode(place.image), "box": list(place.box_xyxy01)}
+        request = urllib.request.Request(
+            f"{address}/v1/place", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                found = json.load(answer)
+        except urllib.error.HTTPError as error:
+            print(f"{name}: {json.load(error)['error']['why']}")  # not promoted
+            continue
+        ANSWER.write_bytes(base64.b64decode(found["image"]))
+        print(f"{found['adapter']}, version {found['version']} answered: {ANSWER}")
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(_step.run(main))
