@@ -32,8 +32,6 @@ NOT_YET = {
     ("flux", "two subjects"),
     ("sdxl-inpaint", "category"),
     ("sdxl-inpaint", "colour"),
-    ("clip", "aesthetic_auc"),
-    ("detector", "map50"),
 }
 
 
