@@ -65,10 +65,13 @@ class _Bench:
             save_every=settings.save_every,
         )
         self.backbone: Any = None
+        self.store: Any = None
 
     def tune(self, name: str) -> None:
         from insitu.backbones.loading import base_digest
         from insitu.methods import find
+        from insitu.registry.store import Store
+        from insitu.training.run_logger import RunLogger
         from insitu.training.tune import input_digest, tune
 
         photos = list(read(SUBJECTS / name, SubjectPhoto))
@@ -80,6 +83,8 @@ class _Bench:
             print(f"{name}: unchanged")
             return
         if self.backbone is None:
+            # The server first: one that is not there is refused before a model is loaded.
+            self.store = Store.connect(self.params.registry.tracking_uri)
             _step.quiet()
             from insitu.backbones.unet import InpaintBackbone
 
@@ -90,6 +95,7 @@ class _Bench:
             plan=self.plan,
             method=method,
             backbone=self.backbone,
+            logger=RunLogger(self.store, name, {"subject": name, "input": wanted}),
             progress=True,
         )
         print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s")

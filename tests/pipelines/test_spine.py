@@ -1,15 +1,17 @@
-"""Proves the chain from photos to figures: subjects, adapters, evaluation, each fed by the last.
+"""Proves the chain from photos to candidates: subjects, adapters, evaluation, registration.
 
-Needs no trained weights: the checkpoints are tiny random ones of the real classes.
+Needs no trained weights: the checkpoints are tiny random ones of the real classes, MLflow a SQLite
+file instead of a server.
 """
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from PIL import Image as Pillow
 from ruamel.yaml import YAML
 
@@ -19,7 +21,8 @@ from insitu.params import Params, load
 from insitu.records import read
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import WEIGHTS, Package
-from pipelines import _paths, adapters, evaluate, subjects
+from insitu.registry.store import Store
+from pipelines import _paths, adapters, evaluate, register, subjects
 
 told: Callable[[dict[str, Any]], None] = lambda facts: None  # noqa: E731
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
@@ -47,8 +50,19 @@ def params(checkpoints: dict[str, Path], folder: Path) -> Params:
 
 
 @pytest.fixture(scope="module")
-def chain(params: Params, folder: Path) -> Path:
-    """The folder after subjects (one drawn, one of a user), adapters and evaluation."""
+def store(folder: Path) -> Iterator[Store]:
+    """What every step reaches instead of the server."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    MlflowClient(uri).create_experiment("insitu", artifact_location=(folder / "kept").as_uri())
+    store = Store.connect(uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "connect", lambda uri: store)
+        yield store
+
+
+@pytest.fixture(scope="module")
+def chain(params: Params, folder: Path, store: Store) -> Path:
+    """The folder after subjects (one drawn, one of a user), adapters, evaluation, registration."""
     own = folder / "subjects" / "my-mug"
     own.mkdir(parents=True)
     (own / "subject.yaml").write_text("class: mug\n")
@@ -61,6 +75,7 @@ def chain(params: Params, folder: Path) -> Path:
         subjects.main(params, told)
         adapters.main(params, told)
         evaluate.main(params, told)
+        register.main(params, told)
     return folder
 
 
@@ -81,6 +96,28 @@ def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
     for figure in figures.values():
         assert figure["difference"]["low"] <= figure["difference"]["value"]
         assert figure["tuned"]["n"] == 2 * 2 * 1
+
+
+def test_a_registered_adapter_is_the_product_of_its_run(chain: Path, store: Store) -> None:
+    assert store.names() == sorted(json.loads((chain / _paths.REGISTERED).read_text()))
+    entry = store.entry("dreammix.my-mug", "candidate")
+    assert entry.digest == Package.open(chain / _paths.ADAPTERS / "my-mug").digest
+    assert set(entry.figures) == {"dino", "clip_i", "clip_t"}
+    run = store.client.get_run(entry.run_id)
+    assert run.info.status == "FINISHED" and run.data.tags["subject"] == "my-mug"
+    assert run.data.params["steps"] == "3" and run.data.params["dreammix.rank"] == "2"
+    losses = store.client.get_metric_history(entry.run_id, "validation_loss")
+    assert [metric.step for metric in losses] == [1]  # counted from 0
+    pictures = [file.path for file in store.client.list_artifacts(entry.run_id, "pictures")]
+    assert pictures == ["pictures/step-000002.png"]
+
+
+def test_registering_again_makes_no_second_version(
+    chain: Path, params: Params, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(chain)
+    register.main(params, told)
+    assert [entry.version for entry in store.versions("dreammix.my-mug")] == ["1"]
 
 
 def state(chain: Path) -> dict[str, tuple[int, str]]:

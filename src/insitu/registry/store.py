@@ -75,7 +75,9 @@ class Store:
         known = {entry.digest: entry for entry in self.versions(name)}
         if package.digest not in known:
             self._create_model(name, package)
-            run_id = self._log_run(name, package)
+            run_id = self._run_of(package)
+            self.client.log_artifacts(run_id, str(package.folder), ARTIFACT)
+            self.client.set_terminated(run_id)
             created = self.client.create_model_version(
                 name, f"runs:/{run_id}/{ARTIFACT}", run_id, tags={DIGEST: package.digest}
             )
@@ -179,18 +181,30 @@ class Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _log_run(self, name: str, package: Package) -> str:
+    def start_run(self, name: str, tags: Mapping[str, str]) -> str:
+        """Start a run in our experiment; its id."""
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         number = experiment.experiment_id if experiment else self._create_experiment()
+        run = self.client.create_run(number, tags=dict(tags), run_name=name)
+        return str(run.info.run_id)
+
+    def has_run(self, run_id: str) -> bool:
+        """This server knows the run, and it was not deleted."""
+        try:
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException:
+            return False
+
+    def _run_of(self, package: Package) -> str:
+        """The run that trained the package, or a new one where another server has that."""
+        trained = package.run().get("run_id")
+        if trained and self.has_run(trained):
+            return str(trained)
         tags = {
-            DIGEST: package.digest,
             "base": package.card.base.weights_digest,
             "data": package.card.data_digest,
         }
-        run = self.client.create_run(number, tags=tags, run_name=name)
-        self.client.log_artifacts(run.info.run_id, str(package.folder), ARTIFACT)
-        self.client.set_terminated(run.info.run_id)
-        return str(run.info.run_id)
+        return self.start_run(str(package.card.subject), tags)
 
     def _create_experiment(self) -> str:
         try:

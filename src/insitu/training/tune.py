@@ -14,7 +14,6 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import Logger
 from PIL import Image as Pillow
 from safetensors.torch import save_file
 
@@ -27,6 +26,7 @@ from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package, write_ru
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.data import Sample, SubjectData, to_sample
 from insitu.training.module import Curve, Pictures, Tuning
+from insitu.training.run_logger import RUN_ID, RunLogger
 from insitu.training.work import work_folder
 
 LAST = "last.ckpt"
@@ -104,7 +104,7 @@ def tune(
     plan: Plan,
     method: Any,
     backbone: Any,
-    logger: Logger | None = None,
+    logger: RunLogger | None = None,
     progress: bool = False,
     root: Path | None = None,
 ) -> Package:
@@ -120,6 +120,10 @@ def tune(
     place = {} if root is None else {"root": root}
     with work_folder("tune", digest, **place) as work:
         started = time.monotonic()
+        if logger is not None:
+            logger.open(work)
+            own = {f"{method.name}.{key}": v for key, v in asdict(method.settings).items()}
+            logger.tell(plan.behaviour() | own)
         samples = _samples(photos, plan, backbone) + _regular(photos, plan, method, backbone, work)
         data = SubjectData(
             samples, batch=plan.batch, regular_share=plan.regular_share, grow=plan.grow,
@@ -141,11 +145,14 @@ def tune(
                 facts = {
                     "input_digest": digest, "digest": card.digest, "host": socket.gethostname(),
                     "seconds": round(time.monotonic() - started, 1),
+                    "run_id": logger.run_id if logger is not None else None,
                 }  # fmt: skip
                 write_run(fresh, facts)
         finally:
             method.detach(backbone)
-        last.unlink()
+        # The next adapter from these inputs is another run, from the start.
+        for done in (last, work / RUN_ID):
+            done.unlink(missing_ok=True)
     return Package.open(target)
 
 
@@ -155,7 +162,7 @@ def _trainer(
     requests: Sequence[Request],
     method: Method,
     backbone: Any,
-    logger: Logger | None,
+    logger: RunLogger | None,
     progress: bool,
 ) -> lightning.Trainer:
     checkpoint = ModelCheckpoint(
