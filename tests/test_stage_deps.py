@@ -22,7 +22,7 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 def graph() -> grimp.ImportGraph:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
-        return grimp.build_graph("insitu", "pipelines")
+        return grimp.build_graph("insitu", "pipelines", cache_dir=None)
 
 
 def source(module: str) -> Path:
