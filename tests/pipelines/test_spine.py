@@ -69,6 +69,7 @@ def chain(params: Params, folder: Path, store: Store) -> Path:
     mug = world.sample_subject(world.rng_for("chain"), category="mug")
     for view in range(2):
         photo = world.portrait(mug, world.rng_for("chain", view), 80).image
+        photo = photo[: 80 - 16 * view]  # photos need not be of one size
         Pillow.fromarray(photo).save(own / f"{view}.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

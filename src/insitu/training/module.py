@@ -106,11 +106,20 @@ class Pictures(lightning.Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.global_step:06d}.png"
-        Pillow.fromarray(np.hstack(self.paint())).save(path)
+        side_by_side(self.paint()).save(path)
         for logger in trainer.loggers:
             keep = getattr(logger, "keep_picture", None)
             if keep is not None:
                 keep(path)
+
+
+def side_by_side(pictures: Sequence[NDArray[np.uint8]], height: int = 192) -> Pillow.Image:
+    """Pictures [H, W, 3] of any sizes in a row, brought to one height in pixels."""
+    row = []
+    for picture in map(Pillow.fromarray, pictures):
+        width = max(1, round(picture.width * height / picture.height))
+        row.append(np.asarray(picture.resize((width, height))))
+    return Pillow.fromarray(np.hstack(row))
 
 
 class Curve(lightning.Callback):

@@ -25,7 +25,7 @@ from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package, write_run
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.data import Sample, SubjectData, to_sample
-from insitu.training.module import Curve, Pictures, Tuning
+from insitu.training.module import Curve, Pictures, Tuning, side_by_side
 from insitu.training.run_logger import RUN_ID, RunLogger
 from insitu.training.work import work_folder
 
@@ -129,18 +129,17 @@ def tune(
             samples, batch=plan.batch, regular_share=plan.regular_share, grow=plan.grow,
             latent_shape=backbone.latent_shape, seed=plan.seed,
         )  # fmt: skip
+        requests = _preview(photos, plan)
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)  # of the adapter's first weights
             module = Tuning(method, backbone, data, steps=plan.steps, lr=plan.lr)
-        requests = _preview(photos, plan)
         try:
             trainer = _trainer(plan, work, requests, method, backbone, logger, progress)
             last = work / LAST
             trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
             with replacing(target) as fresh:
                 card = _write(photos, plan, method, backbone, fresh)
-                preview = np.hstack(method.paint(backbone, requests))
-                Pillow.fromarray(preview).save(fresh / "preview.png")
+                side_by_side(method.paint(backbone, requests)).save(fresh / "preview.png")
                 shutil.copy(work / "validation.jsonl", fresh)
                 facts = {
                     "input_digest": digest, "digest": card.digest, "host": socket.gethostname(),
@@ -177,8 +176,9 @@ def _trainer(
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     return lightning.Trainer(
-        max_steps=plan.steps, max_epochs=-1, accelerator="auto", devices=1, logger=logger or False,
-        callbacks=callbacks, plugins=[SafetensorsIO()], gradient_clip_val=1.0,
+        max_steps=plan.steps, max_epochs=-1, accelerator=backbone.device.type, devices=1,
+        logger=logger or False, callbacks=callbacks, plugins=[SafetensorsIO()],
+        gradient_clip_val=1.0,
         val_check_interval=plan.validate_every, check_val_every_n_epoch=None,
         num_sanity_val_steps=0, enable_progress_bar=progress, enable_model_summary=False,
         log_every_n_steps=10,
