@@ -38,8 +38,9 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def instance() -> dg.DagsterInstance:
-    return dg.DagsterInstance.ephemeral()
+def instance(tmp_path_factory: pytest.TempPathFactory) -> dg.DagsterInstance:
+    """On disk, as a team's is: the one in memory cannot be shared between threads."""
+    return dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster")))
 
 
 def known(instance: dg.DagsterInstance) -> set[str]:
