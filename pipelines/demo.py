@@ -28,6 +28,8 @@ PATIENCE_S = 120.0
 
 
 def main(params: Params, report: _step.Report) -> None:
+    # Stages say `python`: this one, whether or not its environment is activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     tracking = params.registry.tracking_uri
     with running([sys.executable, "-m", "insitu.cli", "mlflow"], f"{tracking}/health", "mlflow"):
         run("dvc", "repro")

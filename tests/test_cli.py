@@ -74,3 +74,11 @@ def test_the_installed_command_shows_invalid_settings(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     (problem,) = json.loads(done.stdout)["problems"]
     assert "duplicate key" in problem["why"]
+
+
+def test_the_command_runs_as_a_module_too() -> None:
+    """Steps and jobs start it so; without an entry it would do nothing and succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "insitu.cli", "registry", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "promote" in done.stdout

@@ -194,3 +194,7 @@ def _corners(text: str) -> tuple[float, float, float, float]:
             "Write for example 0.3,0.4,0.7,0.9, in shares of width and height.",
         ) from None
     return x0, y0, x1, y1
+
+
+if __name__ == "__main__":
+    app()
