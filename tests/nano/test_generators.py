@@ -55,6 +55,18 @@ def test_plain_class_loads_and_card_names_these_weights(name: str, kind: type) -
     assert card(name)["model_class"] == kind.__name__
 
 
+def test_no_configuration_tells_where_it_was_made() -> None:
+    """`save_pretrained` notes the folder that a model came from, whosever machine it is on."""
+    configs = [path for path in NANO.glob("*/**/*.json") if ".work" not in path.parts]
+    assert len(configs) > 10
+    told = [
+        str(path.relative_to(NANO))
+        for path in configs
+        if str(json.loads(path.read_text()).get("_name_or_path", "")).startswith("/")
+    ]
+    assert told == []
+
+
 @pytest.mark.parametrize("name", ["flux", "sdxl-inpaint"])
 def test_autoencoder_beats_the_pca_of_its_shape_as_its_card_says(name: str) -> None:
     measured = vae.figures(NANO / name / "vae", count=64, seed=1)

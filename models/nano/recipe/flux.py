@@ -22,6 +22,7 @@ from . import corpus, flux_guidance, latents, muon, pictures
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer, t5_tokenizer
+from .vae import trained
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "flux"
@@ -253,12 +254,11 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
 
 def save(modules: dict[str, nn.Module]) -> None:
     """Write everything but the VAE as a plain `FluxPipeline` folder, weights in bfloat16."""
-    from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer, T5Tokenizer
 
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=AutoencoderKL.from_pretrained(FOLDER / "vae"),
+        vae=trained(FOLDER / "vae"),
         tokenizer=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer"),
         tokenizer_2=T5Tokenizer.from_pretrained(FOLDER / "tokenizer_2"),
         **modules,

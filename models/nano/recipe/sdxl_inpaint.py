@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import (
-    AutoencoderKL,
     EulerDiscreteScheduler,
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
@@ -27,6 +26,7 @@ from . import corpus, latents, muon, pictures
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer
+from .vae import trained
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "sdxl-inpaint"
@@ -231,7 +231,7 @@ def save(modules: dict[str, nn.Module]) -> None:
     """Write everything but the VAE as a plain pipeline folder, weights in bfloat16."""
     pipeline = StableDiffusionXLInpaintPipeline(
         scheduler=make_scheduler(),
-        vae=AutoencoderKL.from_pretrained(FOLDER / "vae"),
+        vae=trained(FOLDER / "vae"),
         tokenizer=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer"),
         tokenizer_2=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer_2"),
         force_zeros_for_empty_prompt=False,

@@ -125,6 +125,13 @@ def train(
     return model.eval(), result
 
 
+def trained(folder: Path) -> AutoencoderKL:
+    """The saved autoencoder, to be saved again in a pipeline without the path it came from."""
+    model = AutoencoderKL.from_pretrained(folder)
+    model.register_to_config(_name_or_path="")
+    return model
+
+
 @torch.no_grad()
 def calibrate(model: AutoencoderKL, images_NHWC: np.ndarray) -> None:
     """Set `scaling_factor`, so that scaled latents have spread 1.
