@@ -47,24 +47,6 @@ def quiet() -> None:
         library.utils.logging.set_verbosity_error()
 
 
-def device(params: Params) -> Any:
-    """The torch device that the settings come to on this machine.
-
-    Raises:
-        UserError: cuda is asked for and not to be had.
-    """
-    import torch
-
-    cuda = torch.cuda.is_available()
-    if params.device == "cuda" and not cuda:
-        raise UserError(
-            "`device` is cuda.",
-            "torch finds no CUDA device here.",
-            "Set `device` to auto or cpu, or install a CUDA build of torch and its driver.",
-        )
-    return torch.device("cuda" if cuda and params.device != "cpu" else "cpu")
-
-
 @contextmanager
 def _reporting() -> Iterator[Report]:
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:

@@ -68,7 +68,7 @@ class _Bench:
         self.store: Any = None
 
     def tune(self, name: str) -> None:
-        from insitu.backbones.loading import base_digest
+        from insitu.backbones.loading import base_digest, choose_device
         from insitu.methods import find
         from insitu.registry.store import Store
         from insitu.training.run_logger import RunLogger
@@ -88,7 +88,7 @@ class _Bench:
             _step.quiet()
             from insitu.backbones.unet import InpaintBackbone
 
-            self.backbone = InpaintBackbone.load(base, device=_step.device(self.params))
+            self.backbone = InpaintBackbone.load(base, device=choose_device(self.params.device))
         package = tune(
             photos,
             ADAPTERS / name,

@@ -22,7 +22,7 @@ def main(params: Params, report: _step.Report) -> None:
     _step.quiet()
     from safetensors.torch import load_file
 
-    from insitu.backbones.loading import load_pretrained
+    from insitu.backbones.loading import choose_device, load_pretrained
     from insitu.backbones.unet import InpaintBackbone
     from insitu.evaluation import tuned, tuned_page
     from insitu.evaluation.gallery.writing import write
@@ -31,7 +31,7 @@ def main(params: Params, report: _step.Report) -> None:
     from insitu.perception.clip import ClipScorer
     from insitu.perception.dino import IdentityEncoder
 
-    device, settings = _step.device(params), params.evaluate
+    device, settings = choose_device(params.device), params.evaluate
     backbone = InpaintBackbone.load(params.models.sdxl_inpaint, device=device)
     scorer = Scorer(
         clip=load_pretrained(ClipScorer, params.models.clip, device=device),

@@ -47,12 +47,12 @@ def _own(params: Params) -> list[list[SubjectPhoto]]:
     if not folders:
         return []
     _step.quiet()
-    from insitu.backbones.loading import load_pretrained
+    from insitu.backbones.loading import choose_device, load_pretrained
     from insitu.perception.clip import ClipScorer
     from insitu.perception.detector import ZeroShotDetector
     from insitu.synthesis import tagging
 
-    device = _step.device(params)
+    device = choose_device(params.device)
     clip = load_pretrained(ClipScorer, params.models.clip, device=device)
     detector = load_pretrained(ZeroShotDetector, params.models.detector, device=device)
     words = params.subjects.attributes.model_dump()

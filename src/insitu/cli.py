@@ -172,15 +172,12 @@ def _store(settings: Params) -> "Store":
 def _engine(settings: Params) -> "Engine":
     """The store first: a server that is not there is refused before a model is loaded."""
     store = _store(settings)
-    import torch
-
+    from insitu.backbones.loading import choose_device
     from insitu.backbones.unet import InpaintBackbone
     from insitu.serving.engine import Engine
 
-    cuda = torch.cuda.is_available() and settings.device != "cpu"
-    backbone = InpaintBackbone.load(
-        settings.models.sdxl_inpaint, device=torch.device("cuda" if cuda else "cpu")
-    )
+    device = choose_device(settings.device)
+    backbone = InpaintBackbone.load(settings.models.sdxl_inpaint, device=device)
     return Engine(backbone=backbone, store=store, method=settings.tune.method)
 
 

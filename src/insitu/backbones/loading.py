@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from insitu.digest import weights_digest
@@ -39,6 +40,22 @@ def load_pretrained(model_class: Any, checkpoint: Checkpoint, **options: Any) ->
             f"Its files are incomplete or of another model: {first}",
             "Restore the folder (git checkout, dvc pull, make nano), or correct params.yaml.",
         ) from error
+
+
+def choose_device(asked: str) -> torch.device:
+    """The device that the setting `device` (auto, cpu or cuda) comes to on this machine.
+
+    Raises:
+        UserError: cuda is asked for and not to be had.
+    """
+    cuda = torch.cuda.is_available()
+    if asked == "cuda" and not cuda:
+        raise UserError(
+            "`device` is cuda.",
+            "torch finds no CUDA device here.",
+            "Set `device` to auto or cpu, or install a CUDA build of torch and its driver.",
+        )
+    return torch.device("cuda" if cuda and asked != "cpu" else "cpu")
 
 
 def base_digest(checkpoint: Checkpoint) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from insitu import world
-from insitu.backbones.loading import load_pretrained
+from insitu.backbones.loading import choose_device, load_pretrained
 from insitu.errors import UserError
 from insitu.evaluation.checkpoints.judging import Judges
 from insitu.params import Checkpoint, Gallery, Models, Params, float16_on_cpu
@@ -35,14 +35,7 @@ class Bench:
         """
         for name in Models.model_fields:
             _check_there(name, getattr(params.models, name))
-        cuda = torch.cuda.is_available()
-        if params.device == "cuda" and not cuda:
-            raise UserError(
-                "`device` is cuda.",
-                "torch finds no CUDA device here.",
-                "Set `device` to auto or cpu, or install a CUDA build of torch and its driver.",
-            )
-        device = torch.device("cuda" if cuda and params.device != "cpu" else "cpu")
+        device = choose_device(params.device)
         if params.dtype == "float16" and device.type == "cpu":
             raise float16_on_cpu("float16 is asked for, and `device: auto` finds no CUDA device.")
         return cls(params=params, device=device, dtype=getattr(torch, params.dtype))
