@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test dev lint format nano lock clean
+.PHONY: help setup demo up test dev lint format nano lock clean
 
 # Which Python makes the environment, and which torch goes in: a local CUDA wheel's path works too.
 PYTHON ?= python3
@@ -22,9 +22,13 @@ help: ## List the targets
 
 setup: $(READY) ## Make the environment in .venv (the other targets do it when needed)
 
-demo: $(READY) ## Show what the embedded checkpoints paint, find and recognize
-	dvc repro gallery $(ARGS)
-	@echo "Open reports/nano/index.html"
+demo: $(READY) ## Photos in, adapters tuned, measured, registered, promoted and served
+	python -m pipelines.demo $(ARGS)
+
+up: export DAGSTER_HOME := $(CURDIR)/.insitu/dagster
+up: $(READY) ## Start MLflow and Dagster, until Ctrl-C (ARGS="--port 3001" for Dagster's)
+	mkdir -p $$DAGSTER_HOME && cp infra/dagster.yaml $$DAGSTER_HOME/
+	insitu mlflow & trap "kill $$!" EXIT; dagster dev $(ARGS)
 
 test: $(READY) ## Run the tests
 	pytest $(ARGS)

@@ -21,6 +21,6 @@ defs = dg.Definitions(
         subjects.tune_asset(ROOT),
     ],
     asset_checks=[tuned_beats_untuned(ROOT)],
-    jobs=[promotion_job(ROOT)],
+    jobs=[dvc_assets.everything_job(), promotion_job(ROOT)],
     resources={"pipes": dg.PipesSubprocessClient()},
 )

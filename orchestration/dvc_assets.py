@@ -11,9 +11,11 @@ from typing import Any
 import dagster as dg
 
 from orchestration import dvc
+from orchestration.showing import shown
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="subjects")
 GROUP = "stages"
+EVERYTHING = "everything"
 CODE_PREFIXES = ("src/", "pipelines/")
 
 
@@ -40,6 +42,15 @@ def assets(
         )
         for stage in stages
     ]
+
+
+def everything_job() -> Any:
+    """All stages, and nothing for those that are up to date."""
+    return dg.define_asset_job(
+        EVERYTHING,
+        selection=dg.AssetSelection.groups(GROUP),
+        description="Bring every stage up to date. What is up to date does not run, and says so.",
+    )
 
 
 def _upstream(stage: dvc.Stage, makers: dict[str, str]) -> list[str]:
@@ -96,7 +107,7 @@ def launch(
     env = {"INSITU_PARENT": str(os.getpid())}
     done = pipes.run(context=context, command=words, cwd=str(root), env=env)
     messages = done.get_custom_messages()
-    return {key: value for message in messages for key, value in dict(message).items()}
+    return shown({key: value for message in messages for key, value in message.items()}, root)
 
 
 def _code_version(root: Path, stage: dvc.Stage) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.dvc_assets import PARTITIONS, launch
+from orchestration.showing import picture
 from pipelines._paths import ADAPTERS, SUBJECTS
 
 
@@ -34,7 +35,7 @@ def tune_asset(root: Path) -> dg.AssetsDefinition:
             metadata={
                 **reported,
                 "seconds": run["seconds"],
-                "preview": dg.MetadataValue.path(str(root / ADAPTERS / subject / "preview.png")),
+                "preview": picture(root / ADAPTERS / subject / "preview.png"),
             },
             data_version=dg.DataVersion(run["digest"]),
         )

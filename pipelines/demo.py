@@ -1,11 +1,13 @@
 """The whole story: photos in, adapters tuned, measured, registered, promoted and served.
 
-    python -m pipelines.demo
+    python -m pipelines.demo              # DVC brings the stages up to date
+    python -m pipelines.demo --dagster    # Dagster does
 
-Starts the MLflow server of params.yaml unless it is up, lets DVC bring every stage up to date,
-promotes what passes the gate, serves the champions and asks for one picture over HTTP.
+Starts the MLflow server of params.yaml unless it is up, brings every stage up to date, promotes
+what passes the gate, serves the champions and asks for one picture over HTTP.
 """
 
+import argparse
 import base64
 import json
 import os
@@ -20,19 +22,23 @@ from pathlib import Path
 
 from insitu.params import Params
 from pipelines import _step
-from pipelines._paths import REGISTERED
+from pipelines._paths import METRICS, REGISTERED, SUBJECTS, TUNED_PAGE
 
 ANSWER = Path("reports/answer.png")
 PORT = 8321
 PATIENCE_S = 120.0
 
 
-def main(params: Params, report: _step.Report) -> None:
+DVC = ("dvc", "repro")
+DAGSTER = ("dagster", "job", "execute", "-m", "orchestration.definitions", "-j", "everything")
+
+
+def main(params: Params, report: _step.Report, stages: tuple[str, ...] = DVC) -> None:
     # Stages say `python`: this one, whether or not its environment is activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     tracking = params.registry.tracking_uri
     with running([sys.executable, "-m", "insitu.cli", "mlflow"], f"{tracking}/health", "mlflow"):
-        run("dvc", "repro")
+        run(*stages)
         names = [name.partition(".")[2] for name in json.loads(REGISTERED.read_text())]
         for name in names:
             print(f"gate, {name}:", flush=True)
@@ -41,7 +47,13 @@ def main(params: Params, report: _step.Report) -> None:
         address = f"http://127.0.0.1:{PORT}"
         with running(serve, f"{address}/healthz", "serve"):
             ask(address, names, params)
-    print("Open reports/tuned/index.html and reports/nano/index.html")
+    for name, found in json.loads(METRICS.read_text()).items():
+        told = ", ".join(
+            f"{way} {f['value']:.3f} ({f['low']:.3f} to {f['high']:.3f})"
+            for way, f in found.items()
+        )
+        print(f"{name}: {told}")
+    print(f"Open {TUNED_PAGE / 'index.html'} and reports/nano/index.html")
 
 
 def run(module: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
@@ -88,12 +100,16 @@ def _answers(url: str) -> bool:
 
 def ask(address: str, names: list[str], params: Params) -> None:
     """Ask for the first champion in a held-out scene, and keep the picture."""
-    from insitu.evaluation.placement import places
+    from insitu.evaluation.placement import Reference, places
+    from insitu.records import read
+    from insitu.records.subjects import SubjectPhoto
     from insitu.serving.app import encode
 
     place = places(1, size=params.evaluate.size, seed=params.seed)[0]
     for name in names:
-        body = {"subject": name, "image": encode(place.image), "box": list(place.box_xyxy01)}
+        known = Reference.of(list(read(SUBJECTS / name, SubjectPhoto)))
+        box = place.box(known.proportions)
+        body = {"subject": name, "image": encode(place.image), "box": list(box)}
         request = urllib.request.Request(
             f"{address}/v1/place", json.dumps(body).encode(), {"content-type": "application/json"}
         )
@@ -109,4 +125,7 @@ def ask(address: str, names: list[str], params: Params) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_step.run(main))
+    parser = argparse.ArgumentParser(description="From photos to a served answer.")
+    parser.add_argument("--dagster", action="store_true", help="run the stages with Dagster")
+    chosen = DAGSTER if parser.parse_args().dagster else DVC
+    sys.exit(_step.run(lambda params, report: main(params, report, chosen)))

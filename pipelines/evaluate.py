@@ -3,10 +3,12 @@
 Run from the repository's root: `python -m pipelines.evaluate`.
 """
 
+import csv
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from insitu.files import replace_text, replacing
@@ -15,11 +17,21 @@ from insitu.records import read
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import Package
 from pipelines import _step
-from pipelines._paths import ADAPTERS, FIGURES, MANIFEST, METRICS, SUBJECTS, TUNED_PAGE
+from pipelines._paths import (
+    ADAPTERS,
+    FIGURES,
+    MANIFEST,
+    METRICS,
+    OVERVIEW,
+    PLOTS,
+    SUBJECTS,
+    TUNED_PAGE,
+)
 
 
 def main(params: Params, report: _step.Report) -> None:
     _step.quiet()
+    from PIL import Image
     from safetensors.torch import load_file
 
     from insitu.backbones.loading import choose_device, load_pretrained
@@ -62,6 +74,9 @@ def main(params: Params, report: _step.Report) -> None:
     summary = tuned.summarize(trials, seed=params.seed)
     with replacing(TUNED_PAGE) as fresh:
         write(tuned_page.make(trials, rooms, summary), fresh)
+    Image.fromarray(tuned_page.overview(trials)).save(OVERVIEW)
+    with replacing(PLOTS) as fresh:
+        _write_plots(trials, fresh)
     alone = {t.subject: _figures(tuned.summarize([t], seed=params.seed)) for t in trials}
     replace_text(METRICS, json.dumps(_figures(summary), indent=2) + "\n")
     replace_text(FIGURES, json.dumps(alone, indent=2) + "\n")
@@ -70,8 +85,37 @@ def main(params: Params, report: _step.Report) -> None:
             f"{name:7} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
             f"{_shown(c.difference)}"
         )
-    report({f"{name}_gain": c.difference.value for name, c in summary.items()})
+    report(
+        {f"{name}_gain": _shown(c.difference) for name, c in summary.items()}
+        | {"page": str(TUNED_PAGE / "index.html"), "overview": str(OVERVIEW)}
+    )
     print(f"wrote {TUNED_PAGE / 'index.html'}")
+
+
+def _write_plots(trials: Sequence[Any], folder: Path) -> None:
+    """For `dvc plots`: a row a picture both ways, and each subject's validation loss."""
+    rows = [
+        (trial.subject, place, seed, f"{untuned[seed]:.4f}", f"{tuned[seed]:.4f}")
+        for trial in trials
+        for place, (untuned, tuned) in enumerate(
+            zip(trial.untuned_scores["dino"], trial.tuned_scores["dino"], strict=True)
+        )
+        for seed in range(len(tuned))
+    ]
+    _write_table(folder / "dino.csv", ("subject", "place", "seed", "untuned", "tuned"), rows)
+    losses = [
+        (trial.subject, line["step"], line["validation_loss"])
+        for trial in trials
+        for line in map(
+            json.loads, (ADAPTERS / trial.subject / "validation.jsonl").read_text().splitlines()
+        )
+    ]
+    _write_table(folder / "validation.csv", ("subject", "step", "validation_loss"), losses)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 def _figures(summary: Any) -> dict[str, Any]:

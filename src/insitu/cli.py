@@ -102,14 +102,19 @@ def rollback(subject: Subject, params: ParamsFile = SETTINGS) -> None:
 
 
 @app.command()
-def mlflow(params: ParamsFile = SETTINGS) -> None:
+def mlflow(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at; by default params.yaml's.")
+    ] = None,
+    params: ParamsFile = SETTINGS,
+) -> None:
     """Run the MLflow server on SQLite at the address that params.yaml names."""
     from urllib.parse import urlsplit
 
     address = urlsplit(load(params).registry.tracking_uri)
     arguments = (
         "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db",
-        "--artifacts-destination", "mlruns", "--host", str(address.hostname),
+        "--artifacts-destination", "mlruns", "--host", host or str(address.hostname),
         "--port", str(address.port or 5000), "--workers", "1",
     )  # fmt: skip
     os.execv(sys.executable, [sys.executable, *arguments])

@@ -186,6 +186,18 @@ def alive(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+def test_one_job_brings_everything_up_to_date_and_says_what_was(root: Path) -> None:
+    definitions = dg.Definitions(
+        assets=dvc_assets.assets(root),
+        jobs=[dvc_assets.everything_job()],
+        resources={"pipes": dg.PipesSubprocessClient(forward_stdio=False)},
+    )
+    job = definitions.resolve_job_def(dvc_assets.EVERYTHING)
+    assert [did for did, _ in versions(job.execute_in_process()).values()] == [True, True]
+    assert [did for did, _ in versions(job.execute_in_process()).values()] == [False, False]
+    assert ran(root) == "first second "
+
+
 def test_dvc_status_is_that_of_the_stage_alone(root: Path) -> None:
     run(root, sys.executable, "-m", "dvc", "repro")
     assert dvc.up_to_date(root, "first") and dvc.up_to_date(root, "second")

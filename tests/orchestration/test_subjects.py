@@ -17,12 +17,14 @@ from orchestration.dvc_assets import PARTITIONS
 
 STEP = """
 import json, pathlib, sys, time
+from PIL import Image
 name = sys.argv[sys.argv.index("--subject") + 1]
 if name == "broken-1":
     sys.exit("this subject cannot be tuned")
 time.sleep(1)
 folder = pathlib.Path("data/adapters") / name
 folder.mkdir(parents=True)
+Image.new("RGB", (8, 8), "red").save(folder / "preview.png")
 (folder / "run.json").write_text(json.dumps({"seconds": 1.0, "digest": f"digest of {name}"}))
 """
 
@@ -85,6 +87,7 @@ def test_two_partitions_at_once_and_a_third_that_fails(
         tags = event.materialization.tags or {}
         assert event.materialization.partition == name
         assert tags["dagster/data_version"] == f"digest of {name}"
+        assert "data:image/" in str(event.materialization.metadata["preview"].value)
     made = sorted(path.name for path in (root / subjects.ADAPTERS).iterdir())
     assert made == ["cat-2", "mug-1"]
     run = json.loads((root / subjects.ADAPTERS / "mug-1" / "run.json").read_text())

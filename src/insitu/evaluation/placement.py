@@ -7,6 +7,7 @@ rest of the picture is the photo's own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from insitu import world
 from insitu.perception.clip import ClipScorer
 from insitu.perception.dino import IdentityEncoder, crop_square
+from insitu.records.subjects import SubjectPhoto
 
 Image = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -24,11 +26,22 @@ CROP = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A held-out photo and the box that is to be filled; one thing of the scene is hidden by it."""
+    """A held-out photo, where a thing gives way, and what the place is called.
+
+    `image` is square; `freed_xyxy01` is the square around the thing that gives way.
+    """
 
     image: Image
-    box_xyxy01: Box
+    freed_xyxy01: Box
     text: str
+
+    def box(self, proportions: float) -> Box:
+        """The freed square as wide as it is tall times `proportions`, standing on its ground."""
+        x0, y0, x1, y1 = self.freed_xyxy01
+        width = (x1 - x0) * min(1.0, proportions)
+        height = (y1 - y0) * min(1.0, 1 / proportions)
+        left = (x0 + x1 - width) / 2
+        return left, y1 - height, left + width, y1
 
 
 def places(count: int, *, size: int, seed: int) -> list[Place]:
@@ -39,8 +52,8 @@ def places(count: int, *, size: int, seed: int) -> list[Place]:
         scene = world.sample_scene(rng, count=1 + index % 2, people=False, style="photo")
         rendering = world.render(scene, size)
         gone = max(range(len(rendering.things)), key=lambda i: rendering.things[i].visible)
-        box = _square(rendering.things[gone].box_xyxy01)
-        found.append(Place(image=rendering.image, box_xyxy01=box, text=world.place(scene)))
+        freed = _square(rendering.things[gone].box_xyxy01)
+        found.append(Place(image=rendering.image, freed_xyxy01=freed, text=world.place(scene)))
     return found
 
 
@@ -60,6 +73,23 @@ class Reference:
     images: Sequence[Image]
     boxes_xyxy01: Sequence[Box]
     class_word: str
+
+    @classmethod
+    def of(cls, photos: Sequence[SubjectPhoto]) -> Self:
+        return cls(
+            images=[photo.image.array() for photo in photos],
+            boxes_xyxy01=[photo.box.xyxy01 for photo in photos],
+            class_word=photos[0].class_word,
+        )
+
+    @property
+    def proportions(self) -> float:
+        """Width over height: the boxes' geometric mean."""
+        pixels = [
+            np.array(box) * np.tile(image.shape[1::-1], 2)
+            for image, box in zip(self.images, self.boxes_xyxy01, strict=True)
+        ]
+        return float(np.exp(np.mean([np.log((x1 - x0) / (y1 - y0)) for x0, y0, x1, y1 in pixels])))
 
 
 class Scorer:

@@ -18,16 +18,21 @@ from insitu.randomness import rng_for
 from insitu.records.subjects import SubjectPhoto
 
 Image = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One subject in all places: pictures [scene][seed] of both ways, scores [K, R] by metric."""
+    """One subject in all places: pictures [scene][seed] of both ways, scores [K, R] by metric.
+
+    `boxes_xyxy01` = where it was put, place by place.
+    """
 
     subject: str
     class_word: str
     description: str
     reference: Image
+    boxes_xyxy01: list[Box]
     tuned: list[list[Image]]
     untuned: list[list[Image]]
     tuned_scores: dict[str, NDArray[np.float64]]
@@ -47,11 +52,8 @@ def trial(
 ) -> Trial:
     """Paint one subject into every place with every seed, both ways, and score the boxes."""
     first = photos[0]
-    reference = Reference(
-        images=[photo.image.array() for photo in photos],
-        boxes_xyxy01=[photo.box.xyxy01 for photo in photos],
-        class_word=first.class_word,
-    )
+    reference = Reference.of(photos)
+    boxes = [place.box(reference.proportions) for place in places]
     found: dict[str, Any] = {}
     for way, paint, prompt in (
         ("tuned", paint_tuned, f"a {identifier} {first.class_word}"),
@@ -59,10 +61,10 @@ def trial(
     ):
         requests = [
             Request(
-                image=place.image, box_xyxy01=place.box_xyxy01, prompt=prompt,
+                image=place.image, box_xyxy01=box, prompt=prompt,
                 seed=int(rng_for("placement", seed, first.subject, k, r).integers(2**31)),
             )
-            for k, place in enumerate(places)
+            for k, (place, box) in enumerate(zip(places, boxes, strict=True))
             for r in range(seeds)
         ]  # fmt: skip
         pictures = paint(requests)
@@ -76,6 +78,7 @@ def trial(
         class_word=first.class_word,
         description=first.description,
         reference=reference.images[0],
+        boxes_xyxy01=boxes,
         **found,
     )
 

@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pil
+from PIL import ImageOps
+
 from insitu.evaluation.comparison import Comparison
 from insitu.evaluation.gallery.page import DrawnBox, Group, Line, Page, Section, Tile, Unit
 from insitu.evaluation.placement import Place
 from insitu.evaluation.tuned import Trial
 
+GAP = 8  # pixels between the pictures of the overview
 NAMES = {
     "dino": "DINO, is it this very subject",
     "clip_i": "CLIP-I, does it look like the photos",
@@ -35,6 +41,23 @@ def make(
     )
 
 
+def overview(trials: Sequence[Trial], *, places: int = 3, side: int = 128) -> NDArray[np.uint8]:
+    """A row a subject: a photo, then for the first places untuned and tuned, side by side.
+
+    uint8 [H, W, 3]; pictures are cut to squares of `side` pixels, on white.
+    """
+    step = side + GAP
+    canvas = np.full((len(trials) * step, (1 + 2 * places) * step, 3), 255, np.uint8)
+    for row, trial in enumerate(trials):
+        pairs = zip(trial.untuned[:places], trial.tuned[:places], strict=True)
+        pictures = [trial.reference, *(pictures[0] for pair in pairs for pictures in pair)]
+        for column, picture in enumerate(pictures):
+            top, left = row * step, column * step
+            square = np.asarray(ImageOps.fit(Pil.fromarray(picture), (side, side)))
+            canvas[top : top + side, left : left + side] = square
+    return canvas[:-GAP, :-GAP]
+
+
 def _figures(summary: Mapping[str, Comparison]) -> Section:
     units = []
     for name, comparison in summary.items():
@@ -60,9 +83,8 @@ def _figures(summary: Mapping[str, Comparison]) -> Section:
 def _subject(trial: Trial, places: Sequence[Place]) -> Section:
     units = [Unit(tiles=(Tile(image=trial.reference, label="a photo"),), text=trial.description)]
     for k, place in enumerate(places):
-        hole = Tile(
-            image=place.image, label="the scene", boxes=(DrawnBox(box_xyxy01=place.box_xyxy01),)
-        )
+        drawn = (DrawnBox(box_xyxy01=trial.boxes_xyxy01[k]),)
+        hole = Tile(image=place.image, label="the scene", boxes=drawn)
         for r in range(len(trial.tuned[k])):
             scores = (trial.tuned_scores["dino"][k, r], trial.untuned_scores["dino"][k, r])
             pair = (

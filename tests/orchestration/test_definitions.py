@@ -1,0 +1,37 @@
+"""Proves that Dagster, DVC and the docs tell of the same stages, in the same order of work."""
+
+import re
+from pathlib import Path
+
+import yaml
+from dagster import AssetKey
+
+from orchestration.definitions import defs
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_every_stage_is_an_asset_and_nothing_else_but_the_partitions() -> None:
+    keys = {key.to_user_string() for key in defs.resolve_all_asset_keys()}
+    assert keys == {*STAGES, "tune"}
+    everything = defs.resolve_job_def("everything")
+    assert {key.to_user_string() for key in everything.asset_layer.selected_asset_keys} == {*STAGES}
+
+
+def test_assets_wait_for_what_their_stages_read() -> None:
+    graph = defs.resolve_asset_graph()
+
+    def parents(name: str) -> set[str]:
+        return {key.to_user_string() for key in graph.get(AssetKey(name)).parent_keys}
+
+    assert parents("gallery") == parents("subjects") == set()
+    assert parents("tune") == {"subjects"}
+    assert parents("adapters") == {"subjects", "tune"}
+    assert parents("evaluate") == {"subjects", "adapters"}
+    assert parents("register") == {"adapters", "evaluate"}
+
+
+def test_the_docs_list_the_stages_in_their_order() -> None:
+    text = (ROOT / "docs" / "pipelines.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE) == list(STAGES)
