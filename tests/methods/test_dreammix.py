@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLInpaintPipeline
+from diffusers import DDPMScheduler, StableDiffusionXLInpaintPipeline
 from safetensors.torch import save_file
 
 from insitu import world
@@ -58,10 +58,15 @@ def noise_and_times(batch: Batch, backbone: InpaintBackbone) -> tuple[torch.Tens
     return torch.randn(shape, generator=generator), torch.rand(count, generator=generator)
 
 
-def test_the_loss_is_the_papers(backbone: InpaintBackbone, method: DreamMix) -> None:
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_loss_is_the_papers(
+    backbone: InpaintBackbone, method: DreamMix, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """L_RE = tau1 m |e - eps|^2 + tau2 (1 - m) |e - eps|^2; L = L_RE(subject) + beta L_RE(regular),
-    written again pixel by pixel around the same prediction.
+    written again pixel by pixel around the same prediction, of the noise or of the velocity.
     """
+    schedule = DDPMScheduler.from_config(backbone.schedule.config, prediction_type=kind)
+    monkeypatch.setattr(backbone, "schedule", schedule)
     batch = make_batch((False, True, False))
     noise, t = noise_and_times(batch, backbone)
     terms = method.loss(backbone, batch, noise, t)
@@ -70,10 +75,12 @@ def test_the_loss_is_the_papers(backbone: InpaintBackbone, method: DreamMix) -> 
     timestep = (t * 1000).long()
     alpha = backbone.pipeline.scheduler.alphas_cumprod[timestep].reshape(-1, 1, 1, 1)
     z_t = alpha.sqrt() * told.z_0 + (1 - alpha).sqrt() * noise
-    e = backbone.predict_noise(z_t, timestep, told.mask, told.holed, told.text)
+    e = backbone.predict(z_t, timestep, told.mask, told.holed, told.text)
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * told.z_0
+    eps = noise if kind == "epsilon" else velocity
     m = torch.from_numpy(batch.masks[:, None, ::2, ::2] // 255).float()
     each = [
-        (1.5 * m[i] * (e[i] - noise[i]) ** 2 + 0.7 * (1 - m[i]) * (e[i] - noise[i]) ** 2).mean()
+        (1.5 * m[i] * (e[i] - eps[i]) ** 2 + 0.7 * (1 - m[i]) * (e[i] - eps[i]) ** 2).mean()
         for i in range(3)
     ]
     torch.testing.assert_close(terms["subject"], (each[0] + each[2]) / 2, rtol=1e-4, atol=1e-5)

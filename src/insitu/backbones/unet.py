@@ -22,6 +22,7 @@ from insitu.params import Checkpoint
 Image = NDArray[np.uint8]
 BATCH = 8
 """Pictures painted at once."""
+PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class InpaintBackbone:
 
         Raises:
             UserError: it is incomplete, its U-Net does not take 9 channels, or it predicts
-                something other than the noise.
+                something other than the noise or the velocity.
         """
         pipeline = load_pretrained(StableDiffusionXLInpaintPipeline, checkpoint, dtype=dtype)
         pipeline.set_progress_bar_config(disable=True)
@@ -63,11 +64,11 @@ class InpaintBackbone:
                 "Give an inpainting checkpoint.",
             )
         kind = pipeline.scheduler.config.prediction_type
-        if kind != "epsilon":
+        if kind not in PREDICTIONS:
             raise UserError(
                 f"{checkpoint.path} was given as the inpainting base.",
-                f"Its schedule predicts {kind!r}; the losses here are of the noise (epsilon).",
-                "Give a checkpoint that predicts the noise.",
+                f"Its schedule predicts {kind!r}; losses here are of {' or '.join(PREDICTIONS)}.",
+                "Give a checkpoint that predicts the noise or the velocity.",
             )
         return cls(pipeline.to(device), checkpoint=checkpoint, digest=base_digest(checkpoint))
 
@@ -117,10 +118,19 @@ class InpaintBackbone:
         scale = 1 / self.pipeline.vae_scale_factor
         return torch.nn.functional.interpolate(masks, scale_factor=scale).to(self.device)
 
-    def predict_noise(
+    def target(self, z_0_BChw: Tensor, noise_BChw: Tensor, t_B: Tensor) -> Tensor:
+        """What the U-Net learned to predict at z_t = a z_0 + s noise.
+
+        The noise, or the velocity a noise - s z_0 (Salimans & Ho 2022, appendix D).
+        """
+        if self.schedule.config.prediction_type == "epsilon":
+            return noise_BChw
+        return self.schedule.get_velocity(z_0_BChw, noise_BChw, t_B)
+
+    def predict(
         self, z_t_BChw: Tensor, t_B: Tensor, mask_B1hw: Tensor, holed_BChw: Tensor, text: Text
     ) -> Tensor:
-        """The U-Net's noise [B, C, h, w] at timesteps `t_B` in 0..999."""
+        """The U-Net's guess of `target` [B, C, h, w] at timesteps `t_B` in 0..999."""
         height, width = (side * self.pipeline.vae_scale_factor for side in z_t_BChw.shape[-2:])
         time_ids = torch.tensor([height, width, 0, 0, height, width], device=z_t_BChw.device)
         added = {

@@ -155,6 +155,13 @@ def tune(
     return Package.open(target)
 
 
+class _Bar(TQDMProgressBar):
+    """Without the logger's version: it is MLflow's id of the run, too long to stand in a bar."""
+
+    def get_metrics(self, trainer: lightning.Trainer, module: Any) -> dict[str, Any]:
+        return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
+
+
 def _trainer(
     plan: Plan,
     work: Path,
@@ -174,7 +181,7 @@ def _trainer(
         Curve(work / "validation.jsonl"),
     ]
     if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(_Bar(refresh_rate=10))
     return lightning.Trainer(
         max_steps=plan.steps, max_epochs=-1, accelerator=backbone.device.type, devices=1,
         logger=logger or False, callbacks=callbacks, plugins=[SafetensorsIO()],

@@ -115,13 +115,15 @@ class DreamMix:
     ) -> dict[str, Tensor]:
         """L = L_RE(subject) + beta L_RE(regular), where L_RE = mean of
         tau1 m |e - eps|^2 + tau2 (1 - m) |e - eps|^2; `t` [B] in [0, 1), 1 = noise.
+        A base that predicts the velocity has it in the noise's place.
         """
         told = self.condition(backbone, batch)
         schedule = backbone.schedule
         timestep = (t * schedule.config.num_train_timesteps).long()
         z_t = schedule.add_noise(told.z_0, noise, timestep)
-        predicted = backbone.predict_noise(z_t, timestep, told.mask, told.holed, told.text)
-        error = (told.weight * (predicted - noise).square()).mean((1, 2, 3))
+        predicted = backbone.predict(z_t, timestep, told.mask, told.holed, told.text)
+        wanted = backbone.target(told.z_0, noise, timestep)
+        error = (told.weight * (predicted - wanted).square()).mean((1, 2, 3))
         regular = torch.from_numpy(batch.regular).to(error.device)
         terms = {"subject": error[~regular].sum(), "regular": error[regular].sum()}
         return {name: term / max(int((~regular).sum()), 1) for name, term in terms.items()}
