@@ -1,9 +1,10 @@
-"""FLUX at nano size: rectified flow on captions, text encoders trained along, small pictures first.
+"""FLUX at nano size: rectified flow on captions, small pictures first, short captions more often.
 
-Loss: |v - (noise - x_0)|^2 at x_t = (1 - t) x_0 + t noise, t from a logit-normal (Esser et al.
-2024, eq. 13 and 19). The blocks' matrices go to Muon, the rest to AdamW. Afterwards guidance is
-distilled into the guidance embedding (Meng et al. 2023), which is what makes FLUX.1-dev a
-one-pass model.
+As in FLUX, the pooled text is CLIP's: the text tower of the nano clip, which knows every word when
+the training starts, and stays as it is. T5 learns along. Loss: |v - (noise - x_0)|^2 at
+x_t = (1 - t) x_0 + t noise, t from a logit-normal (Esser et al. 2024, eq. 13 and 19). The blocks'
+matrices go to Muon, the rest to AdamW. Afterwards guidance is distilled into the guidance embedding
+(Meng et al. 2023), which is what makes FLUX.1-dev a one-pass model.
 """
 
 import functools
@@ -14,22 +15,36 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from insitu import world
+from insitu.digest import weights_digest
 
 from . import corpus, flux_guidance, latents, muon, pictures
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
-from .tokenizers import clip_tokenizer, t5_tokenizer
+from .tokenizers import t5_tokenizer
 from .vae import trained
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "flux"
+CLIP = ROOT / "clip"
 MAX_TOKENS = 48
-SMALL = pictures.SIZE // 2
 PADDED = 0.06
 """Share of batches whose texts are padded to MAX_TOKENS, as a pipeline call does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Steps up to `until`: pixels, pictures in a step, and the share of the scenes drawn from.
+
+    Those with the shortest captions: mostly one thing, and fewer tokens to pay for.
+    """
+
+    until: int
+    size: int
+    batch: int
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,30 +53,21 @@ class Settings:
 
     Attributes:
         scenes: distinct scenes seen.
-        small_steps: steps on 32 x 32 pictures, before `steps - small_steps` on 64 x 64.
-        small_share: share of the scenes, those with the shortest captions, that the small phase
-            draws from: mostly one thing, and fewer tokens to pay for.
-        batch, small_batch: pictures a step.
+        phases: one after the other.
         heads, head_dim, double_blocks, single_blocks: of the transformer.
-        text_width, t5_layers, clip_layers: of the two text encoders.
+        t5_layers: of the second text encoder, as wide as the first.
         lr: Muon's; `rest_lr`: AdamW's; `warmup`, `cooldown`: steps of the ramps.
         drop: share of captions replaced by the empty one, for guidance.
         ema: decay of the weights' average.
     """
 
     scenes: int
-    small_steps: int
-    small_share: float
-    steps: int
-    small_batch: int
-    batch: int
+    phases: tuple[Phase, ...]
     heads: int
     head_dim: int
     double_blocks: int
     single_blocks: int
-    text_width: int
     t5_layers: int
-    clip_layers: int
     lr: float
     rest_lr: float
     weight_decay: float
@@ -71,10 +77,10 @@ class Settings:
     ema: float
 
 
-def make_modules(settings: Settings, clip_words: int, t5_words: int) -> dict[str, nn.Module]:
-    """The transformer and its two text encoders, with random weights."""
+def make_modules(settings: Settings, width: int, words: int) -> dict[str, nn.Module]:
+    """The transformer and T5, with random weights; `width` = CLIP's, `words` = T5's vocabulary."""
     torch.manual_seed(0)
-    width, d = settings.text_width, settings.head_dim
+    d = settings.head_dim
     rotary = (d // 6 // 2 * 2, (d - d // 6 // 2 * 2) // 2, (d - d // 6 // 2 * 2) // 2)
     transformer = FluxTransformer2DModel(
         patch_size=1, in_channels=64, num_layers=settings.double_blocks,
@@ -92,20 +98,12 @@ def make_modules(settings: Settings, clip_words: int, t5_words: int) -> dict[str
     nn.init.zeros_(transformer.proj_out.bias)
     t5 = T5EncoderModel(
         T5Config(
-            vocab_size=t5_words, d_model=width, d_kv=32, d_ff=2 * width, num_heads=width // 32,
+            vocab_size=words, d_model=width, d_kv=32, d_ff=2 * width, num_heads=width // 32,
             num_layers=settings.t5_layers, feed_forward_proj="gated-gelu", dropout_rate=0.0,
             is_encoder_decoder=False, use_cache=False, tie_word_embeddings=False,
         )
     )  # fmt: skip
-    clip = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=clip_words, hidden_size=width, intermediate_size=2 * width,
-            projection_dim=width, num_hidden_layers=settings.clip_layers,
-            num_attention_heads=width // 32, hidden_act="gelu", bos_token_id=clip_words - 2,
-            eos_token_id=clip_words - 1, pad_token_id=clip_words - 1,
-        )
-    )  # fmt: skip
-    return {"transformer": transformer, "text_encoder": clip, "text_encoder_2": t5}
+    return {"transformer": transformer, "text_encoder_2": t5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +134,8 @@ class Trainer:
         self.latents = functools.cache(
             lambda size: latents.encoded(FOLDER / "vae", data["image"], size)
         )
-        words = world.vocabulary()
-        clip = clip_tokenizer(words, FOLDER / "tokenizer")
-        t5 = t5_tokenizer(words, FOLDER / "tokenizer_2")
+        clip = CLIPTokenizer.from_pretrained(CLIP)
+        t5 = t5_tokenizer(world.vocabulary(), FOLDER / "tokenizer_2")
         texts, number = np.unique(data["captions"].ravel(), return_inverse=True)
         self.number = number.reshape(-1, latents.CAPTIONS)
         plain = ["", *(text.decode() for text in texts)]
@@ -146,21 +143,19 @@ class Trainer:
         self.t5_ids = _ids(t5, plain, MAX_TOKENS)
         self.lengths = (self.t5_ids != t5.pad_token_id).sum(1)
         self.end = clip.eos_token_id
-        self.modules = make_modules(settings, len(clip), len(t5))
+        self.clip = CLIPTextModel.from_pretrained(CLIP, dtype=torch.float32).eval()
+        self.modules = make_modules(settings, self.clip.config.hidden_size, len(t5))
         # Scenes in order of their longest caption: neighbours make a batch with little padding.
         self.order = np.argsort(self.lengths[1:][self.number].max(1), kind="stable")
 
     def step(self, i: int) -> dict[str, Tensor]:
         settings = self.settings
+        phase = next(phase for phase in settings.phases if i < phase.until)
         rng = world.rng_for("flux-batch", i)
-        if i < settings.small_steps:
-            size, count, share = SMALL, settings.small_batch, settings.small_share
-        else:
-            size, count, share = pictures.SIZE, settings.batch, 1.0
-        batch = self.draw(size, count, share, rng, drop=settings.drop, seed=i)
+        batch = self.draw(phase.size, phase.batch, phase.share, rng, drop=settings.drop, seed=i)
         tokens, pooled = self.encode(batch.texts, batch.length)
         # Any guidance gives the same answer until it is distilled.
-        guidance = torch.from_numpy(rng.uniform(1, 5, count).astype(np.float32))
+        guidance = torch.from_numpy(rng.uniform(1, 5, phase.batch).astype(np.float32))
         v = batch.velocity(self.modules["transformer"], tokens, pooled, guidance)
         return {"flow": (v - pack(batch.noise - batch.x_0)).square().mean()}
 
@@ -189,7 +184,8 @@ class Trainer:
         ids = torch.from_numpy(self.clip_ids[texts])
         # Causal attention and pooling at the end token: what comes after it may be cut.
         used = int((ids == self.end).int().argmax(1).max()) + 1
-        pooled = self.modules["text_encoder"](ids[:, :used]).pooler_output
+        with torch.no_grad():
+            pooled = self.clip(ids[:, :used]).pooler_output
         t5 = self.modules["text_encoder_2"](torch.from_numpy(self.t5_ids[texts, :length]))
         return t5.last_hidden_state, pooled
 
@@ -230,7 +226,8 @@ def pack(latents_NCHW: Tensor) -> Tensor:
 
 
 def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
-    settings = read("flux", Settings)
+    settings = read("flux", Settings, phases=Phase)
+    steps = settings.phases[-1].until
     trainer = Trainer(settings)
     groups = [muon.split(module) for module in trainer.modules.values()]
     matrices = [p for pair in groups for p in pair[0]]
@@ -240,11 +237,12 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
         torch.optim.AdamW(rest, settings.rest_lr, (0.9, 0.99), weight_decay=0.0),
     ]
     result = fit(
-        modules=trainer.modules, optimizers=optimizers, step=trainer.step, steps=settings.steps,
+        modules=trainer.modules, optimizers=optimizers, step=trainer.step, steps=steps,
         work=corpus.ROOT / "flux", ema=settings.ema, max_seconds=max_seconds,
-        schedule=trapezoid(settings.steps, settings.warmup, settings.cooldown),
-        fingerprint=asdict(settings) | {"world": world.WORLD_VERSION},
-        samples_per_step=settings.batch,
+        schedule=trapezoid(steps, settings.warmup, settings.cooldown),
+        fingerprint=asdict(settings)
+        | {"world": world.WORLD_VERSION, "clip": weights_digest(CLIP)},
+        samples_per_step=settings.phases[-1].batch,
     )  # fmt: skip
     for name, module in trainer.modules.items():
         module.load_state_dict(result.ema_state(name))
@@ -252,16 +250,15 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
     return trainer, result
 
 
-def save(modules: dict[str, nn.Module]) -> None:
+def save(trainer: Trainer) -> None:
     """Write everything but the VAE as a plain `FluxPipeline` folder, weights in bfloat16."""
-    from transformers import CLIPTokenizer, T5Tokenizer
-
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=trained(FOLDER / "vae"),
-        tokenizer=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer"),
+        text_encoder=trainer.clip,
+        tokenizer=CLIPTokenizer.from_pretrained(CLIP),
         tokenizer_2=T5Tokenizer.from_pretrained(FOLDER / "tokenizer_2"),
-        **modules,
+        **trainer.modules,
     )
     pipeline.to(torch.bfloat16).save_pretrained(FOLDER)
 
@@ -275,7 +272,7 @@ def main() -> None:
     trainer, result = train(seconds_allowed())
     if result.finished:
         flux_guidance.distil(trainer, result.step)
-    save(trainer.modules)
+    save(trainer)
     print(f"{result.step} steps, {result.seconds / 60:.1f} minutes, finished: {result.finished}")
 
 

@@ -111,7 +111,7 @@ def fit(
             present, else their sum.
         work: folder of the checkpoint (`checkpoint.safetensors`) and the log (`log.jsonl`).
         fingerprint: JSON settings that the weights depend on. A checkpoint with others is
-            refused. An entry "steps" is not compared: a longer `steps` extends a run.
+            refused. Entries "steps" and "phases" are not compared: more of them extend a run.
         ema: decay of the weights' average, warmed up as (1 + n) / (10 + n); None for none.
         clip_norm: largest gradient norm over all modules; None for no clipping.
         save_s: seconds between checkpoints.
@@ -250,7 +250,7 @@ class _Run:
 
 
 def _refuse_other_settings(old: dict[str, Any], new: dict[str, Any], work: Path) -> None:
-    keys = (old.keys() | new.keys()) - {"steps"}
+    keys = (old.keys() | new.keys()) - {"steps", "phases"}
     differing = sorted(k for k in keys if old.get(k) != new.get(k))
     if differing:
         listed = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in differing)

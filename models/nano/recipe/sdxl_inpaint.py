@@ -1,12 +1,17 @@
-"""SDXL inpainting at nano size: fill a mask from text, noise prediction, 9-channel U-Net.
+"""SDXL inpainting at nano size: fill a mask from text, velocity prediction, 9-channel U-Net.
 
 Input [z_t ; mask ; Enc(image x (1 - mask))] as in Stable Diffusion's inpainting models (Rombach et
 al. 2022); the text speaks of what the mask hides (a regional caption), at times of the picture.
 Small pictures come first, for a quarter of the price; SDXL's size conditioning tells them apart
-(Podell et al. 2023, section 2.2). Matrices and kernels go to Muon, the rest to AdamW.
+(Podell et al. 2023, section 2.2). The velocity is predicted (Salimans & Ho 2022, appendix D): at
+high noise, where it is decided what a thing is, predicted noise says next to nothing about it. Many
+holes are seen from near, as methods that work on a square around the box ask for them. The second
+text encoder, the pooled one, is the nano clip's tower, as it is; the first learns along. Matrices
+and kernels go to Muon, the rest to AdamW.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,9 +23,17 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from insitu import world
+from insitu.backbones.zoom import Window, box_mask
+from insitu.digest import weights_digest
 
 from . import corpus, latents, muon, pictures
 from .loop import FitResult, fit, seconds_allowed, trapezoid
@@ -30,8 +43,22 @@ from .vae import trained
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "sdxl-inpaint"
+CLIP = ROOT / "clip"
 MAX_TOKENS = 48
-SMALL = pictures.SIZE // 2
+FAR = 2 * pictures.SIZE
+"""Pixels of the scenes that the near holes are cut from."""
+OUTSIDE = 0.3
+"""Weight of the loss outside of the mask, where the answer is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Steps up to `until`: pixels, samples in a step, the share of them that is seen from near."""
+
+    until: int
+    size: int
+    batch: int
+    near: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +66,21 @@ class Settings:
     """Section `sdxl-inpaint` of params.yaml.
 
     Attributes:
-        draws: distinct (scene, mask, text) samples.
-        small_steps, small_batch: steps on 32 x 32 pictures, which come first, and samples in each.
-        steps, batch: optimizer steps in all, and samples in each that is not small.
+        draws, near_draws: distinct (picture, mask, text) samples, and those seen from near.
+        phases: one after the other.
         channels, heads: of the U-Net's resolutions, finest first.
-        text_widths, text_layers: of the two text encoders.
+        text_width, text_layers: of the first text encoder.
         lr: Muon's; `rest_lr`: AdamW's; `warmup`, `cooldown`: steps of the ramps.
         drop: share of texts replaced by the empty one, for guidance.
         ema: decay of the weights' average.
     """
 
     draws: int
-    small_steps: int
-    small_batch: int
-    steps: int
-    batch: int
+    near_draws: int
+    phases: tuple[Phase, ...]
     channels: tuple[int, int, int]
     heads: tuple[int, int, int]
-    text_widths: tuple[int, int]
+    text_width: int
     text_layers: int
     lr: float
     rest_lr: float
@@ -67,119 +91,175 @@ class Settings:
     ema: float
 
 
-def hole(index: int) -> dict[str, np.ndarray]:
-    """A scene, a mask (1 = fill) over one of its things, and texts for what is under it."""
-    rng = world.rng_for("inpaint", index)
+def hole(index: int, *, near: bool = False) -> dict[str, np.ndarray]:
+    """A scene, a mask (1 = fill) over one of its things, and texts for what is under it.
+
+    `near` = the square around the thing, at up to twice its longer side.
+    """
+    rng = world.rng_for("inpaint-near" if near else "inpaint", index)
     scene = world.sample_scene(rng)
-    rendered = world.render(scene, pictures.SIZE)
+    rendered = world.render(scene, FAR if near else pictures.SIZE)
     seen = [i for i, thing in enumerate(rendered.things) if thing.visible > 0.4]
     thing = rendered.things[world.pick(rng, seen or [0])]
     colours = scene.style != "line art"
     level = world.pick(rng, world.DETAILS)
     text = world.describe(thing.thing, detail=level, colours=colours)
-    if rng.random() < 0.2:
+    if rng.random() < (0.05 if near else 0.2):
         text = world.caption(scene, rng=rng)
+    mask = box_mask(_grown(thing.box_xyxy01, float(rng.uniform(0.0, 0.3))), rendered.image)
+    image = rendered.image
+    if near:
+        window = Window.around(thing.box_xyxy01, image, context=float(rng.uniform(0.15, 1.0)))
+        image, mask = window.cut(image, pictures.SIZE), window.cut(mask, pictures.SIZE)
     return {
-        "image": rendered.image,
-        "mask": box_mask(thing.box_xyxy01, float(rng.uniform(0.0, 0.3)), pictures.SIZE),
+        "image": image,
+        "mask": (mask > 127).astype(np.uint8),
         "text": np.array(text, latents.TEXT),
     }
 
 
-def box_mask(box_xyxy01: tuple[float, float, float, float], grow: float, size: int) -> np.ndarray:
-    """uint8 [size, size], 1 inside the box with each side `grow` longer, clipped."""
+def _grown(
+    box_xyxy01: tuple[float, float, float, float], share: float
+) -> tuple[float, float, float, float]:
+    """The box with each side `share` longer, clipped to the picture."""
     x0, y0, x1, y1 = box_xyxy01
-    dx, dy = (x1 - x0) * grow / 2, (y1 - y0) * grow / 2
-    left, top = int(max(0, (x0 - dx) * size)), int(max(0, (y0 - dy) * size))
-    right, bottom = int(np.ceil((x1 + dx) * size)), int(np.ceil((y1 + dy) * size))
-    mask = np.zeros((size, size), np.uint8)
-    mask[top:bottom, left:right] = 1
-    return mask
+    dx, dy = (x1 - x0) * share / 2, (y1 - y0) * share / 2
+    return max(0.0, x0 - dx), max(0.0, y0 - dy), min(1.0, x1 + dx), min(1.0, y1 + dy)
 
 
-def make_modules(settings: Settings, words: int) -> dict[str, nn.Module]:
-    """The U-Net and its two text encoders, with random weights."""
+def make_modules(settings: Settings, words: int, clip: CLIPTextConfig) -> dict[str, nn.Module]:
+    """The U-Net and its first text encoder, with random weights; `clip` is the second one's."""
     torch.manual_seed(0)
-    one, two = settings.text_widths
-
-    def text(width: int) -> CLIPTextConfig:
-        return CLIPTextConfig(
-            vocab_size=words, hidden_size=width, intermediate_size=2 * width, projection_dim=width,
-            num_hidden_layers=settings.text_layers, num_attention_heads=width // 32,
-            max_position_embeddings=MAX_TOKENS, hidden_act="gelu", bos_token_id=words - 2,
-            eos_token_id=words - 1, pad_token_id=words - 1,
-        )  # fmt: skip
-
+    width = settings.text_width
+    text = CLIPTextConfig(
+        vocab_size=words, hidden_size=width, intermediate_size=2 * width, projection_dim=width,
+        num_hidden_layers=settings.text_layers, num_attention_heads=width // 32,
+        max_position_embeddings=MAX_TOKENS, hidden_act="gelu", bos_token_id=words - 2,
+        eos_token_id=words - 1, pad_token_id=words - 1,
+    )  # fmt: skip
     unet = UNet2DConditionModel(
         sample_size=pictures.SIZE // 2, in_channels=9, out_channels=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=tuple(settings.channels), layers_per_block=1, norm_num_groups=8,
         transformer_layers_per_block=(1, 1, 2), attention_head_dim=tuple(settings.heads),
-        cross_attention_dim=one + two, use_linear_projection=True,
+        cross_attention_dim=width + clip.hidden_size, use_linear_projection=True,
         addition_embed_type="text_time", addition_time_embed_dim=16,
-        projection_class_embeddings_input_dim=6 * 16 + two,
+        projection_class_embeddings_input_dim=6 * 16 + clip.projection_dim,
     )  # fmt: skip
     return {
         "unet": unet.to(memory_format=torch.channels_last),
-        "text_encoder": CLIPTextModel(text(one)),
-        "text_encoder_2": CLIPTextModelWithProjection(text(two)),
+        "text_encoder": CLIPTextModel(text),
     }
 
 
 def make_scheduler() -> EulerDiscreteScheduler:
-    """SDXL's own schedule."""
+    """SDXL's own schedule, for a network that predicts the velocity."""
     return EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-        timestep_spacing="leading",
+        timestep_spacing="leading", prediction_type="v_prediction",
     )  # fmt: skip
 
 
+class _Holes:
+    """Latents, masks and text numbers of one kind of holes."""
+
+    def __init__(self, name: str, count: int, make: Callable[[int], dict[str, np.ndarray]]) -> None:
+        data = corpus.build(name, count, make)
+        images, self.masks = data["image"], data["mask"]
+        self.texts: np.ndarray = data["text"]
+        vae, holed = FOLDER / "vae", _Holed(images, self.masks)
+        # Encoded when first needed: the small pictures' phase starts before the large are ready.
+        self.clean = functools.cache(
+            lambda size: latents.encoded(vae, images, size, name=f"{name}-clean")
+        )
+        self.holed = functools.cache(
+            lambda size: latents.encoded(vae, holed, size, name=f"{name}-holed")
+        )
+
+    def draw(
+        self, rng: np.random.Generator, count: int, size: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Clean latents, holed latents, masks [N, 1, h, w] and texts of `count` rows."""
+        rows = np.sort(rng.choice(len(self.texts), count, replace=False))
+        clean, holed = self.clean(size)[rows], self.holed(size)[rows]
+        stride = pictures.SIZE // clean.shape[-1]
+        return clean, holed, self.masks[rows][:, None, ::stride, ::stride], self.texts[rows]
+
+
 class Trainer:
-    """Latents, masks and texts in memory, and the loss of a step."""
+    """Holes in memory, and the loss of a step."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        data = corpus.build("inpaint", settings.draws, hole)
-        images, masks = data["image"], data["mask"]
-        self.masks = masks
-        vae, holed = FOLDER / "vae", _Holed(images, masks)
-        # Encoded when first needed: the small pictures' phase starts before the large are ready.
-        self.clean = functools.cache(lambda size: latents.encoded(vae, images, size))
-        self.holed = functools.cache(lambda size: latents.encoded(vae, holed, size, name="holed"))
-        tokenizer = clip_tokenizer(world.vocabulary(), FOLDER / "tokenizer", MAX_TOKENS)
-        tokenizer.save_pretrained(FOLDER / "tokenizer_2")
-        texts, self.number = np.unique(data["text"], return_inverse=True)
+        self.far = _Holes("inpaint", settings.draws, hole)
+        self.near = _Holes("inpaint-near", settings.near_draws, functools.partial(hole, near=True))
+        own = clip_tokenizer(world.vocabulary(), FOLDER / "tokenizer", MAX_TOKENS)
+        texts = np.unique(np.concatenate([self.far.texts, self.near.texts]))
         plain = ["", *(text.decode() for text in texts)]
-        encoded = tokenizer(plain, padding="max_length", max_length=MAX_TOKENS, truncation=True)
-        self.ids = torch.tensor(encoded.input_ids)
+        self.ids, self.clip_ids = (
+            torch.tensor(
+                tokenizer(
+                    plain, padding="max_length", max_length=MAX_TOKENS, truncation=True
+                ).input_ids
+            )
+            for tokenizer in (own, second_tokenizer())
+        )
+        self.far.texts, self.near.texts = (
+            np.searchsorted(texts, holes.texts) + 1 for holes in (self.far, self.near)
+        )
         self.alphas = make_scheduler().alphas_cumprod
-        self.modules = make_modules(settings, len(tokenizer))
+        self.clip = second_encoder()
+        self.modules = make_modules(settings, len(own), self.clip.config)
 
     def step(self, i: int) -> dict[str, Tensor]:
-        settings = self.settings
-        small = i < settings.small_steps
-        size, count = (SMALL, settings.small_batch) if small else (pictures.SIZE, settings.batch)
+        """|v - (a noise - s z_0)|^2 at z_t = a z_0 + s noise: the mask's mean, and a share of the
+        rest's.
+        """
+        phase = next(phase for phase in self.settings.phases if i < phase.until)
         rng = world.rng_for("inpaint-batch", i)
-        rows = np.sort(rng.choice(len(self.number), count, replace=False))
-        texts = np.where(rng.random(count) < settings.drop, 0, self.number[rows] + 1)
+        near = round(phase.batch * phase.near)
+        drawn = [
+            holes.draw(rng, count, phase.size)
+            for holes, count in ((self.far, phase.batch - near), (self.near, near))
+            if count
+        ]
+        *pictured, numbers = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        texts = np.where(rng.random(phase.batch) < self.settings.drop, 0, numbers)
+        z_0, holed, mask = (torch.from_numpy(part.astype(np.float32)) for part in pictured)
         noise_rng = torch.Generator().manual_seed(i)
-        z_0 = torch.from_numpy(self.clean(size)[rows].astype(np.float32))
-        holed = torch.from_numpy(self.holed(size)[rows].astype(np.float32))
-        stride = pictures.SIZE // z_0.shape[-1]
-        mask = torch.from_numpy(self.masks[rows][:, None, ::stride, ::stride].astype(np.float32))
         noise = torch.randn(z_0.shape, generator=noise_rng)
-        t = torch.randint(len(self.alphas), (count,), generator=noise_rng)
+        t = torch.randint(len(self.alphas), (phase.batch,), generator=noise_rng)
         alpha = self.alphas[t][:, None, None, None]
-        z_t = alpha.sqrt() * z_0 + (1 - alpha).sqrt() * noise
-        context, pooled = encode(self.modules, self.ids[texts])
-        time_ids = torch.tensor([size, size, 0, 0, size, size]).expand(count, -1)
+        a, s = alpha.sqrt(), (1 - alpha).sqrt()
+        z_t = a * z_0 + s * noise
+        context, pooled = self.encode(texts)
+        size = phase.size
+        time_ids = torch.tensor([size, size, 0, 0, size, size]).expand(phase.batch, -1)
         x = torch.cat([z_t, mask, holed], 1).to(memory_format=torch.channels_last)
         predicted = self.modules["unet"](
             x, t, encoder_hidden_states=context, return_dict=False,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
         )[0]  # fmt: skip
-        return {"noise": (predicted - noise).square().mean()}
+        error = (predicted - (a * noise - s * z_0)).square().mean(1, keepdim=True)
+        inside, outside = _mean(error, mask), _mean(error, 1 - mask)
+        return {"inside": inside, "outside": outside, "loss": inside + OUTSIDE * outside}
+
+    def encode(self, texts: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Context [N, tokens, D1 + D2] and pooled [N, D2] of text numbers, as SDXL has them.
+
+        The context is from each encoder's last layer but one.
+        """
+        one = self.modules["text_encoder"](self.ids[texts], output_hidden_states=True)
+        with torch.no_grad():
+            two = self.clip(self.clip_ids[texts], output_hidden_states=True)
+        return torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1), two.text_embeds
+
+
+def _mean(error: Tensor, weight: Tensor) -> Tensor:
+    """The batch's mean of each sample's weighted mean; [N, 1, h, w] -> []."""
+    total = weight.sum((1, 2, 3)).clamp(min=1)
+    return ((error * weight).sum((1, 2, 3)) / total).mean()
 
 
 class _Holed:
@@ -195,15 +275,23 @@ class _Holed:
         return np.where(self.masks[rows][..., None] == 1, np.uint8(128), self.images[rows])
 
 
-def encode(modules: dict[str, nn.Module], ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Context [N, tokens, D1 + D2] and pooled [N, D2], from the last but one layer as SDXL does."""
-    one = modules["text_encoder"](ids, output_hidden_states=True)
-    two = modules["text_encoder_2"](ids, output_hidden_states=True)
-    return torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1), two.text_embeds
+def second_encoder() -> CLIPTextModelWithProjection:
+    """The nano clip's text tower and projection."""
+    whole = CLIPConfig.from_pretrained(CLIP)
+    config = whole.text_config
+    config.projection_dim = whole.projection_dim  # the tower's own entry is a default, unused
+    return CLIPTextModelWithProjection.from_pretrained(
+        CLIP, config=config, dtype=torch.float32
+    ).eval()
+
+
+def second_tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(CLIP, model_max_length=MAX_TOKENS)
 
 
 def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
-    settings = read("sdxl-inpaint", Settings)
+    settings = read("sdxl-inpaint", Settings, phases=Phase)
+    steps = settings.phases[-1].until
     trainer = Trainer(settings)
     # SDXL reads the encoders before their last layer; that layer and the first encoder's pooled
     # output get no gradient, which both optimizers skip.
@@ -215,11 +303,12 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
                           weight_decay=0.0),
     ]  # fmt: skip
     result = fit(
-        modules=trainer.modules, optimizers=optimizers, step=trainer.step, steps=settings.steps,
+        modules=trainer.modules, optimizers=optimizers, step=trainer.step, steps=steps,
         work=corpus.ROOT / "sdxl-inpaint", ema=settings.ema, max_seconds=max_seconds,
-        schedule=trapezoid(settings.steps, settings.warmup, settings.cooldown),
-        fingerprint=asdict(settings) | {"world": world.WORLD_VERSION},
-        samples_per_step=settings.batch,
+        schedule=trapezoid(steps, settings.warmup, settings.cooldown),
+        fingerprint=asdict(settings)
+        | {"world": world.WORLD_VERSION, "clip": weights_digest(CLIP)},
+        samples_per_step=settings.phases[-1].batch,
     )  # fmt: skip
     for name, module in trainer.modules.items():
         module.load_state_dict(result.ema_state(name))
@@ -227,23 +316,24 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
     return trainer, result
 
 
-def save(modules: dict[str, nn.Module]) -> None:
+def save(trainer: Trainer) -> None:
     """Write everything but the VAE as a plain pipeline folder, weights in bfloat16."""
     pipeline = StableDiffusionXLInpaintPipeline(
         scheduler=make_scheduler(),
         vae=trained(FOLDER / "vae"),
         tokenizer=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer"),
-        tokenizer_2=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer_2"),
+        tokenizer_2=second_tokenizer(),
+        text_encoder_2=trainer.clip,
         force_zeros_for_empty_prompt=False,
         add_watermarker=False,
-        **modules,
+        **trainer.modules,
     )
     pipeline.to(torch.bfloat16).save_pretrained(FOLDER)
 
 
 def main() -> None:
     trainer, result = train(seconds_allowed())
-    save(trainer.modules)
+    save(trainer)
     print(f"{result.step} steps, {result.seconds / 60:.1f} minutes, finished: {result.finished}")
 
 

@@ -12,8 +12,8 @@ PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 S = TypeVar("S")
 
 
-def read(section: str, kind: type[S], path: Path = PARAMS) -> S:
-    """Section `section` of a parameter file as `kind`.
+def read(section: str, kind: type[S], path: Path = PARAMS, **parts: type) -> S:
+    """Section `section` of a parameter file as `kind`; key k is a list of `parts[k]`.
 
     Raises UserError when keys are missing or unknown.
     """
@@ -27,4 +27,5 @@ def read(section: str, kind: type[S], path: Path = PARAMS) -> S:
             f"The recipe reads exactly {', '.join(sorted(wanted))}.",
             "Correct the section's keys.",
         )
-    return kind(**given)
+    nested = {key: tuple(part(**each) for each in given[key]) for key, part in parts.items()}
+    return kind(**given | nested)
