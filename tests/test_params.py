@@ -196,6 +196,11 @@ def test_float16_needs_cuda(file: Path, device: str, refused: bool) -> None:
         assert load(file).dtype == "float16"
 
 
+def test_tuning_that_would_never_be_validated_is_refused(file: Path) -> None:
+    told = refusal(file, with_value("tune.validate_every", shipped()["tune"]["steps"] + 1))
+    assert told.given.startswith("`tune`") and "validate_every" in told.todo
+
+
 def test_all_problems_are_reported_at_once(file: Path) -> None:
     content = with_value("gallery.flux.stpes", 3)
     content.update(seed=-1, device="cpu", dtype="float16")

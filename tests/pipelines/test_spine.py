@@ -4,6 +4,7 @@ Needs no trained weights: the checkpoints are tiny random ones of the real class
 file instead of a server.
 """
 
+import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -97,6 +98,24 @@ def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
     for figure in figures.values():
         assert figure["difference"]["low"] <= figure["difference"]["value"]
         assert figure["tuned"]["n"] == 2 * 2 * 1
+
+
+def test_plots_have_every_picture_and_every_validation(chain: Path) -> None:
+    with (chain / _paths.PLOTS / "dino.csv").open() as file:
+        pictures = list(csv.DictReader(file))
+    figures = json.loads((chain / _paths.METRICS).read_text())["dino"]
+    assert len(pictures) == figures["tuned"]["n"]
+    for way in ("tuned", "untuned"):
+        mean = sum(float(row[way]) for row in pictures) / len(pictures)
+        assert mean == pytest.approx(figures[way]["value"], abs=2e-4)
+    with (chain / _paths.PLOTS / "validation.csv").open() as file:
+        losses = list(csv.DictReader(file))
+    assert {(row["subject"], row["step"]) for row in losses} == {
+        (row["subject"], "2") for row in pictures
+    }
+    with Pillow.open(chain / _paths.OVERVIEW) as overview:
+        # A row a subject; a photo, then untuned and tuned in both places.
+        assert overview.width > 4.5 * overview.height / 2
 
 
 def test_a_registered_adapter_is_the_product_of_its_run(chain: Path, store: Store) -> None:

@@ -6,7 +6,7 @@ rest of the picture is the photo's own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -26,9 +26,9 @@ CROP = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A held-out photo, where a thing gives way, and what the place is called.
+    """A held-out photo with room for a thing, and what the place is called.
 
-    `image` is square; `freed_xyxy01` is the square around the thing that gives way.
+    `image` is square; `freed_xyxy01` is the square where a thing stood that is not in the photo.
     """
 
     image: Image
@@ -45,15 +45,20 @@ class Place:
 
 
 def places(count: int, *, size: int, seed: int) -> list[Place]:
-    """Scenes of one or two things, one of which gives way."""
+    """Scenes of one or two things, with room for one more in front of them."""
     found = []
     for index in range(count):
         rng = world.rng_for("held-out", "placement", seed, index)
-        scene = world.sample_scene(rng, count=1 + index % 2, people=False, style="photo")
-        rendering = world.render(scene, size)
-        gone = max(range(len(rendering.things)), key=lambda i: rendering.things[i].visible)
-        freed = _square(rendering.things[gone].box_xyxy01)
-        found.append(Place(image=rendering.image, freed_xyxy01=freed, text=world.place(scene)))
+        scene = world.sample_scene(rng, count=2 + index % 2, people=False, style="photo")
+        # Back to front: the last thing hides the others, and gives way.
+        rest = replace(scene, things=scene.things[:-1], frames=scene.frames[:-1])
+        found.append(
+            Place(
+                image=world.render(rest, size).image,
+                freed_xyxy01=_square(world.render(scene, size).things[-1].box_xyxy01),
+                text=world.place(scene),
+            )
+        )
     return found
 
 

@@ -1,9 +1,10 @@
 """Settings of the chain from a folder of photos to an answered request."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from insitu.errors import UserError
 from insitu.params.base import Count, Scale, Settings, Steps
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -84,6 +85,16 @@ class Tune(Settings):
     save_every: Annotated[int, Field(ge=1)] = Field(description="Steps between checkpoints.")
     dreammix: DreamMix = Field(description="DreamMix's own settings.")
     regularization: Regularization = Field(description="Pictures that keep attributes editable.")
+
+    @model_validator(mode="after")
+    def _is_validated(self) -> Self:
+        if self.validate_every > self.steps:
+            raise UserError(
+                f"validate_every is {self.validate_every}, with {self.steps} steps.",
+                "Tuning would end before its first validation, and nobody would see its loss.",
+                "Lower validate_every to at most steps.",
+            )
+        return self
 
 
 class Evaluate(Settings):
