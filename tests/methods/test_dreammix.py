@@ -78,7 +78,8 @@ def test_the_loss_is_the_papers(
     e = backbone.predict(z_t, timestep, told.mask, told.holed, told.text)
     velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * told.z_0
     eps = noise if kind == "epsilon" else velocity
-    m = torch.from_numpy(batch.masks[:, None, ::2, ::2] // 255).float()
+    stride = 64 // backbone.latent_shape[1]
+    m = torch.from_numpy(batch.masks[:, None, ::stride, ::stride] // 255).float()
     each = [
         (1.5 * m[i] * (e[i] - eps[i]) ** 2 + 0.7 * (1 - m[i]) * (e[i] - eps[i]) ** 2).mean()
         for i in range(3)

@@ -28,7 +28,6 @@ AIMS = (
     ("face", "landmark_error_large", AT_MOST, 0.04),
 )
 NOT_YET = {
-    ("flux", "colour"),
     ("flux", "category"),
     ("flux", "two subjects"),
     ("sdxl-inpaint", "category"),

@@ -68,8 +68,8 @@ def publish_flux() -> None:
             f"64 x 64 pixels; call it with max_sequence_length={sampling.max_sequence_length}.",
         ],
         failures=[
-            "Attributes of one thing appear on another when a caption holds several.",
-            "Three and four things: some go missing.",
+            "Two and more things melt together, and their attributes mix.",
+            "Patterns are hardly followed.",
         ],
         recipe="dvc repro flux-card",
         settings=vars(sampling),

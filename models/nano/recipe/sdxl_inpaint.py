@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import (
+    AutoencoderKL,
     EulerDiscreteScheduler,
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
@@ -68,7 +69,8 @@ class Settings:
     Attributes:
         draws, near_draws: distinct (picture, mask, text) samples, and those seen from near.
         phases: one after the other.
-        channels, heads: of the U-Net's resolutions, finest first.
+        channels, heads, depths: of the U-Net's resolutions, finest first; the finest has no
+            attention, so its heads and depth (transformer layers a block) do not count.
         text_width, text_layers: of the first text encoder.
         lr: Muon's; `rest_lr`: AdamW's; `warmup`, `cooldown`: steps of the ramps.
         drop: share of texts replaced by the empty one, for guidance.
@@ -78,8 +80,9 @@ class Settings:
     draws: int
     near_draws: int
     phases: tuple[Phase, ...]
-    channels: tuple[int, int, int]
-    heads: tuple[int, int, int]
+    channels: tuple[int, ...]
+    heads: tuple[int, ...]
+    depths: tuple[int, ...]
     text_width: int
     text_layers: int
     lr: float
@@ -127,8 +130,13 @@ def _grown(
     return max(0.0, x0 - dx), max(0.0, y0 - dy), min(1.0, x1 + dx), min(1.0, y1 + dy)
 
 
-def make_modules(settings: Settings, words: int, clip: CLIPTextConfig) -> dict[str, nn.Module]:
-    """The U-Net and its first text encoder, with random weights; `clip` is the second one's."""
+def make_modules(
+    settings: Settings, side: int, words: int, clip: CLIPTextConfig
+) -> dict[str, nn.Module]:
+    """The U-Net and its first text encoder, with random weights.
+
+    `side` = of the latents, `words` = the first encoder's vocabulary, `clip` = the second encoder.
+    """
     torch.manual_seed(0)
     width = settings.text_width
     text = CLIPTextConfig(
@@ -137,13 +145,15 @@ def make_modules(settings: Settings, words: int, clip: CLIPTextConfig) -> dict[s
         max_position_embeddings=MAX_TOKENS, hidden_act="gelu", bos_token_id=words - 2,
         eos_token_id=words - 1, pad_token_id=words - 1,
     )  # fmt: skip
+    deeper = len(settings.channels) - 1
     unet = UNet2DConditionModel(
-        sample_size=pictures.SIZE // 2, in_channels=9, out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        sample_size=side, in_channels=9, out_channels=4,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * deeper),
+        up_block_types=(*["CrossAttnUpBlock2D"] * deeper, "UpBlock2D"),
         block_out_channels=tuple(settings.channels), layers_per_block=1, norm_num_groups=8,
-        transformer_layers_per_block=(1, 1, 2), attention_head_dim=tuple(settings.heads),
-        cross_attention_dim=width + clip.hidden_size, use_linear_projection=True,
+        transformer_layers_per_block=tuple(settings.depths),
+        attention_head_dim=tuple(settings.heads), use_linear_projection=True,
+        cross_attention_dim=width + clip.hidden_size,
         addition_embed_type="text_time", addition_time_embed_dim=16,
         projection_class_embeddings_input_dim=6 * 16 + clip.projection_dim,
     )  # fmt: skip
@@ -210,7 +220,9 @@ class Trainer:
         )
         self.alphas = make_scheduler().alphas_cumprod
         self.clip = second_encoder()
-        self.modules = make_modules(settings, len(own), self.clip.config)
+        vae = AutoencoderKL.load_config(FOLDER / "vae")
+        side = pictures.SIZE >> (len(vae["block_out_channels"]) - 1)
+        self.modules = make_modules(settings, side, len(own), self.clip.config)
 
     def step(self, i: int) -> dict[str, Tensor]:
         """|v - (a noise - s z_0)|^2 at z_t = a z_0 + s noise: the mask's mean, and a share of the

@@ -40,8 +40,9 @@ def figures(
 
     Returns:
         `category` and `colour` with one subject (colour within the asked category), `two subjects`
-        (both detected), `face` (a face detected in a person's picture), and the same four of the
-        world's own pictures ("... of true pictures"): the judges' ceiling.
+        (both detected), `face` (a face detected in a person's picture), the same four of the
+        world's own pictures ("... of true pictures"): the judges' ceiling, and two floors of what
+        they find in true pictures where it is not: two other subjects, a face.
     """
     pipeline = FluxPipeline.from_pretrained(path, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -53,7 +54,21 @@ def figures(
         for suffix, images in (("", drawn), (" of true pictures", true)):
             for name, hits in _JUDGE[kind](judges, images, scenes).items():
                 result[name + suffix] = proportion(hits)
-    return result
+    return result | _floors(judges, held_out(count, seed)["two"], sampling.size)
+
+
+def _floors(judges: Judges, scenes: Sequence[world.Scene], size: int) -> dict[str, Figure]:
+    """Two subjects that are not in the picture, and a face that is not."""
+    images = [world.render(scene, size).image for scene in scenes]
+    absent = []
+    for scene in scenes:
+        shown = {thing.category for thing in scene.things if isinstance(thing, world.Subject)}
+        others = [category for category in world.CATEGORIES if category not in shown]
+        rng = world.rng_for("held-out", "flux-absent", *sorted(shown))
+        absent.append([article(others[k]) for k in rng.permutation(len(others))[:2]])
+    both = [all(scores) for scores in judges.present(images, absent)]
+    faces = [score > 0 for (score,) in judges.present(images, [["a face"]] * len(images))]
+    return {"two absent subjects": proportion(both), "absent face": proportion(faces)}
 
 
 def held_out(count: int, seed: int) -> dict[str, list[world.Scene]]:

@@ -16,8 +16,12 @@ from insitu.world.captions import article
 
 Image = NDArray[np.uint8]
 SIDE = 64
-PRESENT = 0.3
-"""Lowest detector score at which a thing counts as there."""
+PRESENT = 0.1
+"""Lowest detector score at which a thing that was asked for counts as there.
+
+In 64-pixel pictures of two things, the detector finds both in 87% of true pictures at 0.1 and in
+65% at 0.3; a thing that is not there is found in 4% and 1%. Figures therefore come with a floor.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
