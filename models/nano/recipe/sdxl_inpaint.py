@@ -10,8 +10,6 @@ text encoder, the pooled one, is the nano clip's tower, as it is; the first lear
 and kernels go to Muon, the rest to AdamW.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,10 +31,10 @@ from transformers import (
 )
 
 from insitu import world
-from insitu.backbones.zoom import Window, box_mask
 from insitu.digest import weights_digest
 
-from . import corpus, latents, muon, pictures
+from . import corpus, muon, pictures
+from .inpaint_data import Holes
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
 from .tokenizers import clip_tokenizer
@@ -46,8 +44,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "sdxl-inpaint"
 CLIP = ROOT / "clip"
 MAX_TOKENS = 48
-FAR = 2 * pictures.SIZE
-"""Pixels of the scenes that the near holes are cut from."""
 OUTSIDE = 0.3
 """Weight of the loss outside of the mask, where the answer is given."""
 
@@ -94,42 +90,6 @@ class Settings:
     ema: float
 
 
-def hole(index: int, *, near: bool = False) -> dict[str, np.ndarray]:
-    """A scene, a mask (1 = fill) over one of its things, and texts for what is under it.
-
-    `near` = the square around the thing, at up to twice its longer side.
-    """
-    rng = world.rng_for("inpaint-near" if near else "inpaint", index)
-    scene = world.sample_scene(rng)
-    rendered = world.render(scene, FAR if near else pictures.SIZE)
-    seen = [i for i, thing in enumerate(rendered.things) if thing.visible > 0.4]
-    thing = rendered.things[world.pick(rng, seen or [0])]
-    colours = scene.style != "line art"
-    level = world.pick(rng, world.DETAILS)
-    text = world.describe(thing.thing, detail=level, colours=colours)
-    if rng.random() < (0.05 if near else 0.2):
-        text = world.caption(scene, rng=rng)
-    mask = box_mask(_grown(thing.box_xyxy01, float(rng.uniform(0.0, 0.3))), rendered.image)
-    image = rendered.image
-    if near:
-        window = Window.around(thing.box_xyxy01, image, context=float(rng.uniform(0.15, 1.0)))
-        image, mask = window.cut(image, pictures.SIZE), window.cut(mask, pictures.SIZE)
-    return {
-        "image": image,
-        "mask": (mask > 127).astype(np.uint8),
-        "text": np.array(text, latents.TEXT),
-    }
-
-
-def _grown(
-    box_xyxy01: tuple[float, float, float, float], share: float
-) -> tuple[float, float, float, float]:
-    """The box with each side `share` longer, clipped to the picture."""
-    x0, y0, x1, y1 = box_xyxy01
-    dx, dy = (x1 - x0) * share / 2, (y1 - y0) * share / 2
-    return max(0.0, x0 - dx), max(0.0, y0 - dy), min(1.0, x1 + dx), min(1.0, y1 + dy)
-
-
 def make_modules(
     settings: Settings, side: int, words: int, clip: CLIPTextConfig
 ) -> dict[str, nn.Module]:
@@ -171,39 +131,13 @@ def make_scheduler() -> EulerDiscreteScheduler:
     )  # fmt: skip
 
 
-class _Holes:
-    """Latents, masks and text numbers of one kind of holes."""
-
-    def __init__(self, name: str, count: int, make: Callable[[int], dict[str, np.ndarray]]) -> None:
-        data = corpus.build(name, count, make)
-        images, self.masks = data["image"], data["mask"]
-        self.texts: np.ndarray = data["text"]
-        vae, holed = FOLDER / "vae", _Holed(images, self.masks)
-        # Encoded when first needed: the small pictures' phase starts before the large are ready.
-        self.clean = functools.cache(
-            lambda size: latents.encoded(vae, images, size, name=f"{name}-clean")
-        )
-        self.holed = functools.cache(
-            lambda size: latents.encoded(vae, holed, size, name=f"{name}-holed")
-        )
-
-    def draw(
-        self, rng: np.random.Generator, count: int, size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Clean latents, holed latents, masks [N, 1, h, w] and texts of `count` rows."""
-        rows = np.sort(rng.choice(len(self.texts), count, replace=False))
-        clean, holed = self.clean(size)[rows], self.holed(size)[rows]
-        stride = pictures.SIZE // clean.shape[-1]
-        return clean, holed, self.masks[rows][:, None, ::stride, ::stride], self.texts[rows]
-
-
 class Trainer:
     """Holes in memory, and the loss of a step."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.far = _Holes("inpaint", settings.draws, hole)
-        self.near = _Holes("inpaint-near", settings.near_draws, functools.partial(hole, near=True))
+        self.far = Holes(settings.draws, FOLDER / "vae", near=False)
+        self.near = Holes(settings.near_draws, FOLDER / "vae", near=True)
         own = clip_tokenizer(world.vocabulary(), FOLDER / "tokenizer", MAX_TOKENS)
         texts = np.unique(np.concatenate([self.far.texts, self.near.texts]))
         plain = ["", *(text.decode() for text in texts)]
@@ -272,19 +206,6 @@ def _mean(error: Tensor, weight: Tensor) -> Tensor:
     """The batch's mean of each sample's weighted mean; [N, 1, h, w] -> []."""
     total = weight.sum((1, 2, 3)).clamp(min=1)
     return ((error * weight).sum((1, 2, 3)) / total).mean()
-
-
-class _Holed:
-    """Pictures with mid-gray under the mask, made on demand; what the pipeline encodes."""
-
-    def __init__(self, images: np.ndarray, masks: np.ndarray) -> None:
-        self.images, self.masks = images, masks
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.where(self.masks[rows][..., None] == 1, np.uint8(128), self.images[rows])
 
 
 def second_encoder() -> CLIPTextModelWithProjection:

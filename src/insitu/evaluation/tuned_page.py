@@ -46,7 +46,7 @@ def overview(trials: Sequence[Trial], *, places: int = 3, side: int = 128) -> ND
 
     uint8 [H, W, 3]; pictures are cut to squares of `side` pixels, on white.
     """
-    step = side + GAP
+    step, places = side + GAP, min(places, len(trials[0].tuned))
     canvas = np.full((len(trials) * step, (1 + 2 * places) * step, 3), 255, np.uint8)
     for row, trial in enumerate(trials):
         pairs = zip(trial.untuned[:places], trial.tuned[:places], strict=True)

@@ -47,14 +47,15 @@ def figures(
     pipeline = FluxPipeline.from_pretrained(path, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     result: dict[str, Figure] = {}
-    for kind, scenes in held_out(count, seed).items():
+    asked = held_out(count, seed)
+    for kind, scenes in asked.items():
         captions = [world.caption(scene, detail="pattern") for scene in scenes]
         drawn = sample(pipeline, captions, sampling, seed=seed)
         true = [world.render(scene, sampling.size).image for scene in scenes]
         for suffix, images in (("", drawn), (" of true pictures", true)):
             for name, hits in _JUDGE[kind](judges, images, scenes).items():
                 result[name + suffix] = proportion(hits)
-    return result | _floors(judges, held_out(count, seed)["two"], sampling.size)
+    return result | _floors(judges, asked["two"], sampling.size)
 
 
 def _floors(judges: Judges, scenes: Sequence[world.Scene], size: int) -> dict[str, Figure]:

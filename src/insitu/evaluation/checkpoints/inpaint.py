@@ -85,7 +85,7 @@ def _hole(rng: np.random.Generator, size: int) -> Hole:
     scene = world.sample_scene(rng, things=[wanted], style="photo")
     truth = world.render(scene, size)
     other = world.Scene(**(vars(scene) | {"things": (before,)}))
-    box = _grown(truth.things[0].box_xyxy01, 0.15)
+    box = grown(truth.things[0].box_xyxy01, 0.15)
     mask = np.zeros((size, size), np.uint8)
     x0, y0, x1, y1 = (round(v * size) for v in box)
     mask[y0:y1, x0:x1] = 255
@@ -95,7 +95,8 @@ def _hole(rng: np.random.Generator, size: int) -> Hole:
     return Hole(image=image, box_xyxy01=box, mask=mask, subject=wanted, truth=truth.image)
 
 
-def _grown(box: Box, share: float) -> Box:
+def grown(box: Box, share: float) -> Box:
+    """The box with each side `share` longer, clipped to the picture."""
     x0, y0, x1, y1 = box
     dx, dy = (x1 - x0) * share / 2, (y1 - y0) * share / 2
     return max(0.0, x0 - dx), max(0.0, y0 - dy), min(1.0, x1 + dx), min(1.0, y1 + dy)
