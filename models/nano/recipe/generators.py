@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TILE, ROW = 128, 8
 CASES = 100
 """Held-out cases of each kind behind a card's figures."""
-VAE_WORLD = (
+FLUX_VAE = (
     "The VAE was trained on version 1 of the world; its figures are measured on the present one."
 )
 
@@ -58,7 +58,7 @@ def publish_flux() -> None:
         folder,
         model_class="FluxPipeline",
         data="Scenes of the procedural world with three captions each, encoded by its own VAE. "
-        f"{VAE_WORLD}",
+        f"{FLUX_VAE}",
         steps=steps,
         seconds=seconds,
         figures=figures,
@@ -93,8 +93,8 @@ def publish_inpaint() -> None:
     write_card(
         folder,
         model_class="StableDiffusionXLInpaintPipeline",
-        data="Scenes of the procedural world, one thing hidden by a box, and a text for it. "
-        f"{VAE_WORLD}",
+        data="Scenes of the procedural world, one thing hidden by a box, and a text for it; as many"
+        " holes seen from near as from far.",
         steps=steps,
         seconds=seconds,
         figures=figures,
