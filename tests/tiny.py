@@ -1,6 +1,7 @@
 """Tiny random checkpoints of the real classes, saved as any other: a fixture for every test."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
 )
+from ruamel.yaml import YAML
 from transformers import (
     BitImageProcessor,
     CLIPConfig,
@@ -63,6 +65,21 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         torch.manual_seed(0)
         save_one(root / name)
     return {name: root / name for name in save}
+
+
+def write_params(file: Path, checkpoints: dict[str, Path], **registry: str) -> None:
+    """The shipped settings on tiny checkpoints, with as little of everything as goes."""
+    shipped = Path(__file__).parents[1] / "params.yaml"
+    content: dict[str, Any] = YAML(typ="safe", pure=True).load(shipped.read_text())
+    content["models"] = {name: {"path": str(path)} for name, path in checkpoints.items()}
+    content["device"] = "cpu"
+    content["subjects"] |= {"drawn": 1, "photos": 2, "size": 64}
+    content["tune"] |= {"steps": 3, "batch": 2, "validate_every": 2, "save_every": 2}
+    content["tune"]["regularization"]["images"] = 2
+    content["tune"]["dreammix"] |= {"steps": 1, "rank": 2}
+    content["evaluate"] |= {"scenes": 2, "seeds": 1, "size": 64}
+    content["registry"] |= registry
+    YAML().dump(content, file)
 
 
 def _vae(factor: int, channels: int) -> AutoencoderKL:

@@ -16,15 +16,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 from PIL import Image as Pillow
-from ruamel.yaml import YAML
 
 from insitu import world
 from orchestration.dvc_assets import PARTITIONS
+from tests.tiny import write_params
 
 SHIPPED = Path(__file__).parents[2]
 OWN = "my-mug"
@@ -44,7 +43,7 @@ class Project:
         for card in (SHIPPED / "models" / "nano").glob("*/card.json"):
             (root / "models" / "nano" / card.parent.name).mkdir(parents=True)
             shutil.copy(card, root / "models" / "nano" / card.parent.name)
-        self._write_params(checkpoints, port)
+        write_params(root / "params.yaml", checkpoints, tracking_uri=f"http://127.0.0.1:{port}")
         home = root.parent / "dagster"
         home.mkdir()
         shutil.copy(SHIPPED / "infra" / "dagster.yaml", home)
@@ -54,19 +53,6 @@ class Project:
         }  # fmt: skip
         self.run("git", "init", "--quiet")
         self.run(sys.executable, "-m", "dvc", "init", "--quiet")
-
-    def _write_params(self, checkpoints: dict[str, Path], port: int) -> None:
-        content: dict[str, Any] = YAML(typ="safe", pure=True).load(
-            (SHIPPED / "params.yaml").read_text()
-        )
-        content["models"] = {name: {"path": str(path)} for name, path in checkpoints.items()}
-        content["device"] = "cpu"
-        content["subjects"] |= {"drawn": 1, "photos": 2, "size": 64}
-        content["tune"] |= {"steps": 2, "batch": 2, "validate_every": 2, "save_every": 2}
-        content["tune"]["regularization"]["images"] = 2
-        content["tune"]["dreammix"] |= {"steps": 1, "rank": 2}
-        content["registry"]["tracking_uri"] = f"http://127.0.0.1:{port}"
-        YAML().dump(content, self.root / "params.yaml")
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image as Pillow
-from ruamel.yaml import YAML
 
 from insitu import world
 from insitu.errors import UserError
@@ -25,9 +24,9 @@ from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import WEIGHTS, Package
 from insitu.registry.store import Store
 from pipelines import _paths, adapters, evaluate, register, subjects
+from tests.tiny import write_params
 
 told: Callable[[dict[str, Any]], None] = lambda facts: None  # noqa: E731
-SHIPPED = Path(__file__).parents[2] / "params.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def params(checkpoints: dict[str, Path], folder: Path) -> Params:
-    """The shipped settings on tiny checkpoints, with as little of everything as goes."""
-    content: dict[str, Any] = YAML(typ="safe", pure=True).load(SHIPPED.read_text())
-    content["models"] = {name: {"path": str(path)} for name, path in checkpoints.items()}
-    content["device"] = "cpu"
-    content["subjects"] |= {"drawn": 1, "photos": 2, "size": 64}
-    content["tune"] |= {"steps": 3, "batch": 2, "validate_every": 2, "save_every": 2}
-    content["tune"]["regularization"]["images"] = 2
-    content["tune"]["dreammix"] |= {"steps": 1, "rank": 2}
-    content["evaluate"] |= {"scenes": 2, "seeds": 1, "size": 64}
     file = folder / "params.yaml"
-    YAML().dump(content, file)
+    write_params(file, checkpoints)
     return load(file)
 
 

@@ -93,8 +93,8 @@ def publish_inpaint() -> None:
     write_card(
         folder,
         model_class="StableDiffusionXLInpaintPipeline",
-        data="Scenes of the procedural world, one thing hidden by a box, and a text for it; as many"
-        " holes seen from near as from far.",
+        data="Scenes of the procedural world, one thing hidden by a box, and a text for it; some"
+        " seen from far, more from near.",
         steps=steps,
         seconds=seconds,
         figures=figures,
