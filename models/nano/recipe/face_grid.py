@@ -24,6 +24,9 @@ from insitu.perception.faces import FaceAnalyser, crop_boxes, square, to_tensor
 from . import grid
 from .face_data import BOX_MARGIN, SIZE, to_uint8
 
+EACH = 4
+"""Examples of each kind in a row."""
+
 
 def draw_grid(folder: Path) -> None:
     """Held-out pairs with their cosine, the worst of each kind among them; found landmarks."""
@@ -36,7 +39,7 @@ def draw_grid(folder: Path) -> None:
         cosines = (found[0] @ found[1].T).numpy()
         rows += _pair_rows(analyser, shots, points, cosines)
         worst = landmark_errors(points[0], shots[0]).argsort()[::-1]
-        picked = [*worst[:5], *worst[::-1][:5]]
+        picked = [*worst[:EACH], *worst[::-1][:EACH]]
         rows.append([_with_landmarks(shots[0][n], points[0][n]) for n in picked])
     grid.write_grid(folder / "grid.png", rows)
 
@@ -44,15 +47,15 @@ def draw_grid(folder: Path) -> None:
 def _pair_rows(
     analyser: FaceAnalyser, shots: list[list[FaceView]], points: list[Tensor], cosines: np.ndarray
 ) -> list[list[np.ndarray]]:
-    """Five pairs of one person and five of two a row: typical ones, then the worst."""
+    """Pairs of one person and of two in a row: typical ones, then the worst."""
     own = np.eye(len(cosines), dtype=bool)
     threshold = np.quantile(cosines[~own], 1 - FAR)
     same = np.argsort(cosines[own])
     others = np.argsort(np.where(own, -2, cosines), axis=None)[::-1][: own.size - len(own)]
-    middle = slice(len(same) // 2, len(same) // 2 + 5)
-    centre = slice(len(others) // 2, len(others) // 2 + 5)
+    middle = slice(len(same) // 2, len(same) // 2 + EACH)
+    centre = slice(len(others) // 2, len(others) // 2 + EACH)
     rows = []
-    for ours, theirs in ((same[middle], others[centre]), (same[:5], others[:5])):
+    for ours, theirs in ((same[middle], others[centre]), (same[:EACH], others[:EACH])):
         pairs = [(n, n) for n in ours] + [divmod(int(n), len(cosines)) for n in theirs]
         rows.append(
             [
