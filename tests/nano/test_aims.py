@@ -30,7 +30,6 @@ AIMS = (
 NOT_YET = {
     ("flux", "category"),
     ("flux", "two subjects"),
-    ("sdxl-inpaint", "category"),
 }
 
 
