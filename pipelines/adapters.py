@@ -54,6 +54,7 @@ class _Bench:
             steps=settings.steps,
             batch=settings.batch,
             lr=settings.lr,
+            cooldown=settings.cooldown,
             grow=settings.grow,
             identifier=settings.identifier,
             regular_images=settings.regularization.images,

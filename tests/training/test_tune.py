@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from insitu.errors import UserError
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.data import Sample, SubjectData
+from insitu.training.module import Tuning
 from insitu.training.work import work_folder
 
 NANO = Path(__file__).resolve().parents[2] / "models" / "nano" / "sdxl-inpaint"
@@ -42,9 +46,9 @@ def dying(self, draw, index):
 module.Tuning.training_step = dying
 settings = dict(rank=2, targets=["to_k", "to_v"], inside=1.5, outside=0.7, beta=0.4, steps=2,
                 guidance_scale=2.0, context=0.3)
-plan = tune.Plan(steps=7, batch=2, lr=1e-3, grow=0.3, identifier="sks", regular_images=2,
-                 regular_words=("red",), regular_share=0.5, context=0.3, seed=4, validate_every=4,
-                 save_every=2)
+plan = tune.Plan(steps=7, batch=2, lr=1e-3, cooldown=0.5, grow=0.3, identifier="sks",
+                 regular_images=2, regular_words=("red",), regular_share=0.5, context=0.3, seed=4,
+                 validate_every=4, save_every=2)
 photos = list(subjects.drawn(0, photos=2, size=96, seed=0))
 backbone = InpaintBackbone.load(Checkpoint(path=base), device=torch.device("cpu"))
 package = tune.tune(photos, folder / "adapter", plan=plan, method=find("dreammix", settings),
@@ -71,6 +75,24 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
         (tmp_path / n / "adapter" / "validation.jsonl").read_text() for n in ("whole", "torn")
     ]
     assert curves[0] == curves[1] and curves[0].count("\n") == 1
+
+
+@given(st.integers(1, 50), st.floats(0, 1))
+def test_the_rate_holds_and_then_falls_evenly(steps: int, cooldown: float) -> None:
+    method = SimpleNamespace(attach=lambda backbone: torch.nn.Linear(1, 1))
+    module = Tuning(method, None, make_data(), steps=steps, lr=0.5, cooldown=cooldown)
+    found = module.configure_optimizers()
+    optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    held = int(steps * (1 - cooldown))
+    assert rates[: held + 1] == [0.5] * min(held + 1, steps)
+    falls = [a - b for a, b in zip(rates[held + 1 :], rates[held + 2 :], strict=False)]
+    assert all(fall == pytest.approx(falls[0]) and fall > 0 for fall in falls)
+    assert rates[-1] <= 0.5 / max(1.0, cooldown * steps) + 1e-9
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:

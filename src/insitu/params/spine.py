@@ -76,6 +76,9 @@ class Tune(Settings):
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="Optimizer steps.")
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(description="Pictures a step, 1 to 1024.")
     lr: Positive = Field(description="Learning rate of Adam, above 0.")
+    cooldown: Share = Field(
+        description="Share of the steps, the last ones, over which the rate falls to 0, 0 to 1."
+    )
     grow: Share = Field(
         description="How much longer a mask's sides become at most than the box's, 0 to 1."
     )

@@ -34,16 +34,29 @@ class Tuning(lightning.LightningModule):
     """Trains a method's adapter on one subject; only the adapter is a parameter, and saved."""
 
     def __init__(
-        self, method: Method, backbone: Any, data: SubjectData, *, steps: int, lr: float
+        self,
+        method: Method,
+        backbone: Any,
+        data: SubjectData,
+        *,
+        steps: int,
+        lr: float,
+        cooldown: float,
     ) -> None:
         super().__init__()
         self.adapter = method.attach(backbone)
         # In a tuple, so that the frozen base is no submodule: it is neither saved nor counted.
         self._frozen = (method, backbone, data)
-        self.steps, self.lr = steps, lr
+        self.steps, self.lr, self.cooldown = steps, lr, cooldown
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.adapter.parameters(), self.lr)
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam; over the last `cooldown` of the steps, a share, its rate falls linearly to 0."""
+        optimizer = torch.optim.Adam(self.adapter.parameters(), self.lr)
+        falling = max(1.0, self.cooldown * self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (self.steps - step) / falling)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Draw]:
         data = self._frozen[2]

@@ -38,6 +38,7 @@ class Plan:
 
     Attributes:
         steps, batch, lr: of the training.
+        cooldown: the share of the steps, the last ones, over which the rate falls to 0.
         grow: how much longer a mask's sides become at most than the box's.
         identifier: the word that stands for the subject.
         regular_images, regular_words, regular_share: the regularization images: how many, the
@@ -50,6 +51,7 @@ class Plan:
     steps: int
     batch: int
     lr: float
+    cooldown: float
     grow: float
     identifier: str
     regular_images: int
@@ -132,7 +134,9 @@ def tune(
         requests = _preview(photos, plan)
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)  # of the adapter's first weights
-            module = Tuning(method, backbone, data, steps=plan.steps, lr=plan.lr)
+            module = Tuning(
+                method, backbone, data, steps=plan.steps, lr=plan.lr, cooldown=plan.cooldown
+            )
         try:
             trainer = _trainer(plan, work, requests, method, backbone, logger, progress)
             last = work / LAST
