@@ -22,10 +22,11 @@ help: ## List the targets
 
 setup: $(READY) ## Make the environment in .venv (the other targets do it when needed)
 
+demo up: export DAGSTER_HOME := $(CURDIR)/.insitu/dagster
 demo: $(READY) ## Photos in, adapters tuned, measured, registered, promoted and served
+	mkdir -p $$DAGSTER_HOME && cp infra/dagster.yaml $$DAGSTER_HOME/
 	python -m pipelines.demo $(ARGS)
 
-up: export DAGSTER_HOME := $(CURDIR)/.insitu/dagster
 up: $(READY) ## Start MLflow and Dagster, until Ctrl-C (ARGS="--port 3001" for Dagster's)
 	mkdir -p $$DAGSTER_HOME && cp infra/dagster.yaml $$DAGSTER_HOME/
 	insitu mlflow & trap "kill $$!" EXIT; dagster dev $(ARGS)

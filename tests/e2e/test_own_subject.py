@@ -2,8 +2,8 @@
 
 Proves, on a copy of the project, that a new folder needs no change of code, that two partitions
 are tuned at once, that the stage `adapters` keeps what they made and prunes a subject that is gone,
-and that DVC has nothing left to do. Starts an MLflow server on loopback; the base is a tiny random
-checkpoint of the real class.
+that DVC has nothing left to do, and that code edited in the middle of tuning is noticed. Starts an
+MLflow server on loopback; the base is a tiny random checkpoint of the real class.
 """
 
 import json
@@ -50,6 +50,7 @@ class Project:
         self.env = os.environ | {
             "DAGSTER_HOME": str(home), "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull,
             "DVC_SITE_CACHE_DIR": str(root.parent / "site-cache"), "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(root / "src"),
         }  # fmt: skip
         self.run("git", "init", "--quiet")
         self.run(sys.executable, "-m", "dvc", "init", "--quiet")
@@ -153,3 +154,23 @@ def test_photos_become_a_partition_and_an_adapter_and_are_pruned(project: Projec
     assert project.partitions() == names - {OWN}
     assert project.adapters() == {n: digest for n, digest in kept.items() if n != OWN}
     assert not (project.root / "data/adapters" / OWN).exists()
+
+
+def test_code_edited_while_tuning_is_not_recorded(project: Project) -> None:
+    code = project.root / "src/insitu/training/data.py"
+    work, lock = project.root / ".insitu/work/tune", project.root / "dvc.lock"
+    edit(code)  # so that there is something to do
+    known, recorded = set(work.iterdir()), lock.read_text()
+    running = project.start(*project.materialize("adapters"))
+    while running.poll() is None and set(work.iterdir()) <= known:
+        time.sleep(0.05)
+    edit(code)
+    told, _ = running.communicate()
+    assert running.returncode != 0
+    assert "inputs changed while running (src/insitu/training" in told
+    assert lock.read_text() == recorded
+
+
+def edit(code: Path) -> None:
+    with code.open("a") as file:
+        file.write("# edited\n")

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
@@ -49,7 +50,7 @@ class Tuning(lightning.LightningModule):
         self._frozen = (method, backbone, data)
         self.steps, self.lr, self.cooldown = steps, lr, cooldown
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam; over the last `cooldown` of the steps, a share, its rate falls linearly to 0."""
         optimizer = torch.optim.Adam(self.adapter.parameters(), self.lr)
         falling = max(1.0, self.cooldown * self.steps)
