@@ -245,7 +245,7 @@ def draw_grid(folder: Path) -> None:
 
 
 def _retrieval_rows(
-    encoder: IdentityEncoder, drawn: Retrieval, rows: int = 8
+    encoder: IdentityEncoder, drawn: Retrieval, rows: int = 7
 ) -> list[list[np.ndarray]]:
     """Up to half of the rows are failures, so that the grid shows them too."""
     nearest = ranking(encoder, drawn).argsort(1, descending=True)[:, :5].tolist()

@@ -24,7 +24,7 @@ from insitu.perception.faces import FaceAnalyser, crop_boxes, square, to_tensor
 from . import grid
 from .face_data import BOX_MARGIN, SIZE, to_uint8
 
-EACH = 4
+EACH = 3
 """Examples of each kind in a row."""
 
 

@@ -1,7 +1,7 @@
 """FLUX at nano size: rectified flow on captions, small pictures first, short captions more often.
 
-As in FLUX, the pooled text is CLIP's: the text tower of the nano clip, which knows every word when
-the training starts, and stays as it is. T5 learns along. Loss: |v - (noise - x_0)|^2 at
+As in FLUX, both text encoders know their words when the training starts, and stay as they are: the
+nano clip's text tower gives the pooled text, T5 the tokens. Loss: |v - (noise - x_0)|^2 at
 x_t = (1 - t) x_0 + t noise, t from a logit-normal (Esser et al. 2024, eq. 13 and 19). The blocks'
 matrices go to Muon, the rest to AdamW. Afterwards guidance is distilled into the guidance embedding
 (Meng et al. 2023), which is what makes FLUX.1-dev a one-pass model.
@@ -15,21 +15,20 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from insitu import world
 from insitu.digest import weights_digest
 
-from . import corpus, flux_guidance, latents, muon, pictures
+from . import corpus, flux_guidance, latents, muon, pictures, t5
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
-from .tokenizers import t5_tokenizer
+from .t5 import MAX_TOKENS
 from .vae import trained
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "flux"
 CLIP = ROOT / "clip"
-MAX_TOKENS = 48
 PADDED = 0.06
 """Share of batches whose texts are padded to MAX_TOKENS, as a pipeline call does."""
 
@@ -55,7 +54,8 @@ class Settings:
         scenes: distinct scenes seen.
         phases: one after the other.
         heads, head_dim, double_blocks, single_blocks: of the transformer.
-        t5_layers: of the second text encoder, as wide as the first.
+        time_mean: of the logit-normal; above 0 for more of the noisy times, when it is decided
+            what stands where.
         lr: Muon's; `rest_lr`: AdamW's; `warmup`, `cooldown`: steps of the ramps.
         drop: share of captions replaced by the empty one, for guidance.
         ema: decay of the weights' average.
@@ -67,7 +67,7 @@ class Settings:
     head_dim: int
     double_blocks: int
     single_blocks: int
-    t5_layers: int
+    time_mean: float
     lr: float
     rest_lr: float
     weight_decay: float
@@ -77,8 +77,8 @@ class Settings:
     ema: float
 
 
-def make_modules(settings: Settings, width: int, words: int) -> dict[str, nn.Module]:
-    """The transformer and T5, with random weights; `width` = CLIP's, `words` = T5's vocabulary."""
+def make_transformer(settings: Settings, width: int) -> FluxTransformer2DModel:
+    """With random weights; `width` = of both text encoders."""
     torch.manual_seed(0)
     d = settings.head_dim
     rotary = (d // 6 // 2 * 2, (d - d // 6 // 2 * 2) // 2, (d - d // 6 // 2 * 2) // 2)
@@ -96,14 +96,7 @@ def make_modules(settings: Settings, width: int, words: int) -> dict[str, nn.Mod
                 nn.init.zeros_(module.bias)
     nn.init.zeros_(transformer.proj_out.weight)
     nn.init.zeros_(transformer.proj_out.bias)
-    t5 = T5EncoderModel(
-        T5Config(
-            vocab_size=words, d_model=width, d_kv=32, d_ff=2 * width, num_heads=width // 32,
-            num_layers=settings.t5_layers, feed_forward_proj="gated-gelu", dropout_rate=0.0,
-            is_encoder_decoder=False, use_cache=False, tie_word_embeddings=False,
-        )
-    )  # fmt: skip
-    return {"transformer": transformer, "text_encoder_2": t5}
+    return transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,16 +128,17 @@ class Trainer:
             lambda size: latents.encoded(FOLDER / "vae", data["image"], size)
         )
         clip = CLIPTokenizer.from_pretrained(CLIP)
-        t5 = t5_tokenizer(world.vocabulary(), FOLDER / "tokenizer_2")
+        self.t5, tokenizer = t5.trained()
         texts, number = np.unique(data["captions"].ravel(), return_inverse=True)
         self.number = number.reshape(-1, latents.CAPTIONS)
         plain = ["", *(text.decode() for text in texts)]
         self.clip_ids = _ids(clip, plain, clip.model_max_length)
-        self.t5_ids = _ids(t5, plain, MAX_TOKENS)
-        self.lengths = (self.t5_ids != t5.pad_token_id).sum(1)
+        self.t5_ids = _ids(tokenizer, plain, MAX_TOKENS)
+        self.lengths = (self.t5_ids != tokenizer.pad_token_id).sum(1)
         self.end = clip.eos_token_id
         self.clip = CLIPTextModel.from_pretrained(CLIP, dtype=torch.float32).eval()
-        self.modules = make_modules(settings, self.clip.config.hidden_size, len(t5))
+        width = self.clip.config.hidden_size
+        self.modules = {"transformer": make_transformer(settings, width)}
         # Scenes in order of their longest caption: neighbours make a batch with little padding.
         self.order = np.argsort(self.lengths[1:][self.number].max(1), kind="stable")
 
@@ -176,7 +170,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(seed)
         x_0 = torch.from_numpy(self.latents(size)[rows].astype(np.float32))
         noise = torch.randn(x_0.shape, generator=generator)
-        t = torch.randn(count, generator=generator).sigmoid()
+        t = (torch.randn(count, generator=generator) + self.settings.time_mean).sigmoid()
         return Batch(x_0=x_0, noise=noise, t=t, texts=texts, length=self._padded(texts, rng))
 
     def encode(self, texts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
@@ -186,8 +180,8 @@ class Trainer:
         used = int((ids == self.end).int().argmax(1).max()) + 1
         with torch.no_grad():
             pooled = self.clip(ids[:, :used]).pooler_output
-        t5 = self.modules["text_encoder_2"](torch.from_numpy(self.t5_ids[texts, :length]))
-        return t5.last_hidden_state, pooled
+            tokens = self.t5(torch.from_numpy(self.t5_ids[texts, :length])).last_hidden_state
+        return tokens, pooled
 
     def _similar(self, batch: int, among: int, rng: np.random.Generator) -> np.ndarray:
         """Scenes out of a window, an eighth of all, whose captions have similar lengths."""
@@ -229,9 +223,7 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
     settings = read("flux", Settings, phases=Phase)
     steps = settings.phases[-1].until
     trainer = Trainer(settings)
-    groups = [muon.split(module) for module in trainer.modules.values()]
-    matrices = [p for pair in groups for p in pair[0]]
-    rest = [p for pair in groups for p in pair[1]]
+    matrices, rest = muon.split(trainer.modules["transformer"])
     optimizers = [
         muon.Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay),
         torch.optim.AdamW(rest, settings.rest_lr, (0.9, 0.99), weight_decay=0.0),
@@ -241,12 +233,15 @@ def train(max_seconds: float | None = None) -> tuple[Trainer, FitResult]:
         work=corpus.ROOT / "flux", ema=settings.ema, max_seconds=max_seconds,
         schedule=trapezoid(steps, settings.warmup, settings.cooldown),
         fingerprint=asdict(settings)
-        | {"world": world.WORLD_VERSION, "clip": weights_digest(CLIP)},
+        | {
+            "world": world.WORLD_VERSION,
+            "clip": weights_digest(CLIP),
+            "t5": weights_digest(FOLDER / "text_encoder_2"),
+        },
         samples_per_step=settings.phases[-1].batch,
     )  # fmt: skip
-    for name, module in trainer.modules.items():
-        module.load_state_dict(result.ema_state(name))
-        module.eval()
+    trainer.modules["transformer"].load_state_dict(result.ema_state("transformer"))
+    trainer.modules["transformer"].eval()
     return trainer, result
 
 
@@ -257,7 +252,8 @@ def save(trainer: Trainer) -> None:
         vae=trained(FOLDER / "vae"),
         text_encoder=trainer.clip,
         tokenizer=CLIPTokenizer.from_pretrained(CLIP),
-        tokenizer_2=T5Tokenizer.from_pretrained(FOLDER / "tokenizer_2"),
+        text_encoder_2=trainer.t5,
+        tokenizer_2=t5.trained()[1],
         **trainer.modules,
     )
     pipeline.to(torch.bfloat16).save_pretrained(FOLDER)

@@ -52,7 +52,6 @@ def distil(trainer: "Trainer", taught_steps: int) -> FitResult:
     settings = read("flux-guidance", Settings)
     student = trainer.modules["transformer"].train()
     teacher = deepcopy(student).eval().requires_grad_(False)
-    trainer.modules["text_encoder_2"].requires_grad_(False)
     matrices, rest = muon.split(student)
 
     def step(i: int) -> dict[str, Tensor]:
