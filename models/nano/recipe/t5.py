@@ -8,6 +8,7 @@ before any picture is seen.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -189,7 +190,8 @@ def trained() -> tuple[T5EncoderModel, T5Tokenizer]:
 
 def main() -> None:
     trainer, result = train(seconds_allowed())
-    trainer.modules["t5"].to(torch.bfloat16).save_pretrained(FOLDER / "text_encoder_2")
+    encoder = cast(T5EncoderModel, trainer.modules["t5"])
+    encoder.to(torch.bfloat16).save_pretrained(FOLDER / "text_encoder_2")
     print(f"{result.step} steps, {result.seconds / 60:.1f} minutes, finished: {result.finished}")
 
 
