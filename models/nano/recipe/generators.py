@@ -20,6 +20,7 @@ from .settings import read
 ROOT = Path(__file__).resolve().parents[1]
 TILE, ROW = 128, 8
 CASES = 100
+FLUX_CASES = 200  # two seeds of 100 saw two subjects in 30% and 55%
 """Held-out cases of each kind behind a card's figures."""
 FLUX_VAE = (
     "The VAE was trained on version 1 of the world; its figures are measured on the present one."
@@ -50,7 +51,7 @@ def judges() -> Judges:
 def publish_flux() -> None:
     folder = ROOT / "flux"
     sampling = read("flux-card", flux.Sampling)
-    figures = _measured("flux", flux.figures(folder, judges(), sampling=sampling, count=CASES))
+    figures = _measured("flux", flux.figures(folder, judges(), sampling=sampling, count=FLUX_CASES))
     pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     scenes = [world.sample_scene(world.rng_for("held-out", "flux-grid", i)) for i in range(4 * ROW)]
