@@ -73,9 +73,9 @@ def publish_flux() -> None:
         ],
         failures=[
             "Three and more things melt together; of two, one is often misshapen.",
-            "Short of the aims for category (0.85) and two subjects (0.70). What brought them up:"
-            " the nano clip's text tower, a T5 that knows what belongs to which thing, noisier"
-            " times (docs/log.md). The loss still falls: more steps are the next thing to try.",
+            "Short of the aims for category (0.85) and two subjects (0.70). Category came up with"
+            " the nano clip's text tower, two subjects with a T5 that knows what belongs to which"
+            " thing (docs/log.md). The loss still falls: more steps are the next thing to try.",
             "Patterns are hardly followed.",
         ],
         recipe="dvc repro flux-card",
