@@ -55,6 +55,7 @@ class _Bench:
             batch=settings.batch,
             lr=settings.lr,
             cooldown=settings.cooldown,
+            drop=settings.drop,
             grow=settings.grow,
             identifier=settings.identifier,
             regular_images=settings.regularization.images,

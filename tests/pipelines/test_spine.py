@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from mlflow import MlflowClient
 from PIL import Image as Pillow
 
@@ -26,6 +27,7 @@ from insitu.registry.store import Store
 from pipelines import _paths, adapters, evaluate, register, subjects
 from tests.tiny import write_params
 
+ROOT = Path(__file__).parents[2]
 told: Callable[[dict[str, Any]], None] = lambda facts: None  # noqa: E731
 
 
@@ -108,6 +110,19 @@ def test_plots_have_every_picture_and_every_validation(chain: Path) -> None:
         # A row a subject; a photo, then untuned and tuned in both places.
         assert overview.width > 2 * overview.height
         assert np.asarray(overview.convert("L"))[:, -100:].std() > 10  # no empty column
+
+
+def test_the_plots_templates_show_columns_that_are_written(chain: Path) -> None:
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+    drawn = [plot for entry in plots if isinstance(entry, dict) for plot in entry.values()]
+    assert len(drawn) == 2
+    for plot in drawn:
+        template = (ROOT / ".dvc" / "plots" / f"{plot['template']}.json").read_text()
+        assert json.loads(template)["data"] == {"values": "<DVC_METRIC_DATA>"}
+        ((table, y),) = plot["y"].items()
+        with (chain / table).open() as file:
+            columns = csv.DictReader(file).fieldnames or ()
+        assert {"subject", plot["x"], y} <= {*columns} and '"field": "subject"' in template
 
 
 def test_a_registered_adapter_is_the_product_of_its_run(chain: Path, store: Store) -> None:

@@ -46,7 +46,7 @@ def dying(self, draw, index):
 module.Tuning.training_step = dying
 settings = dict(rank=2, targets=["to_k", "to_v"], inside=1.5, outside=0.7, beta=0.4, steps=2,
                 guidance_scale=2.0, context=0.3)
-plan = tune.Plan(steps=7, batch=2, lr=1e-3, cooldown=0.5, grow=0.3, identifier="sks",
+plan = tune.Plan(steps=7, batch=2, lr=1e-3, cooldown=0.5, drop=0.5, grow=0.3, identifier="sks",
                  regular_images=2, regular_words=("red",), regular_share=0.5, context=0.3, seed=4,
                  validate_every=4, save_every=2)
 photos = list(subjects.drawn(0, photos=2, size=96, seed=0))
@@ -138,7 +138,8 @@ def make_data(**changed: object) -> SubjectData:
         for i, r in enumerate((False, False, True, True))
     ]
     values = {
-        "batch": 4, "regular_share": 0.5, "grow": 0.2, "latent_shape": (4, 8, 8), "seed": 0,
+        "batch": 4, "regular_share": 0.5, "drop": 0.0, "grow": 0.2, "latent_shape": (4, 8, 8),
+        "seed": 0,
     } | changed  # fmt: skip
     return SubjectData(samples, **values)
 
@@ -161,6 +162,20 @@ def test_every_batch_shows_the_subject_and_regular_ones_at_their_share() -> None
     share = sum(row[1:].sum() for row in regular) / (300 * 3)
     assert 0.44 < share < 0.56
     assert not any(make_data(regular_share=0.0).draw(step).batch.regular.any() for step in range(9))
+
+
+@given(st.floats(0, 1))
+def test_prompts_are_dropped_at_their_share_and_nothing_else_changes(drop: float) -> None:
+    whole, dropping = make_data(), make_data(drop=drop)
+    prompts = []
+    for step in range(40):
+        a, b = whole.draw(step), dropping.draw(step)
+        assert torch.equal(a.noise, b.noise) and torch.equal(a.t, b.t)
+        assert (a.batch.images == b.batch.images).all()
+        prompts += b.batch.prompts
+    assert set(prompts) <= {"", "a"}
+    assert prompts.count("") / len(prompts) == pytest.approx(drop, abs=0.16)
+    assert all("" not in draw.batch.prompts for draw in dropping.validation())
 
 
 def test_validation_is_the_same_every_time_and_never_regular() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pil
-from PIL import ImageOps
+from PIL import ImageDraw, ImageOps
 
 from insitu.evaluation.comparison import Comparison
 from insitu.evaluation.gallery.page import DrawnBox, Group, Line, Page, Section, Tile, Unit
@@ -13,6 +13,7 @@ from insitu.evaluation.placement import Place
 from insitu.evaluation.tuned import Trial
 
 GAP = 8  # pixels between the pictures of the overview
+HEAD = 24  # pixels of the line of heads over it
 NAMES = {
     "dino": "DINO, is it this very subject",
     "clip_i": "CLIP-I, does it look like the photos",
@@ -44,10 +45,16 @@ def make(
 def overview(trials: Sequence[Trial], *, places: int = 3, side: int = 128) -> NDArray[np.uint8]:
     """A row a subject: a photo, then for the first places untuned and tuned, side by side.
 
-    uint8 [H, W, 3]; pictures are cut to squares of `side` pixels, on white.
+    uint8 [H, W, 3]; pictures are cut to squares of `side` pixels, on white, under a line of heads.
     """
     step, places = side + GAP, min(places, len(trials[0].tuned))
-    canvas = np.full((len(trials) * step, (1 + 2 * places) * step, 3), 255, np.uint8)
+    heads = ["photo", *["untuned", "tuned"] * places]
+    head = Pil.new("RGB", (len(heads) * step, HEAD), "white")
+    for column, text in enumerate(heads):
+        ImageDraw.Draw(head).text(
+            (column * step + side // 2, HEAD // 2), text, "black", anchor="mm"
+        )
+    canvas = np.full((len(trials) * step, len(heads) * step, 3), 255, np.uint8)
     for row, trial in enumerate(trials):
         pairs = zip(trial.untuned[:places], trial.tuned[:places], strict=True)
         pictures = [trial.reference, *(pictures[0] for pair in pairs for pictures in pair)]
@@ -55,7 +62,7 @@ def overview(trials: Sequence[Trial], *, places: int = 3, side: int = 128) -> ND
             top, left = row * step, column * step
             square = np.asarray(ImageOps.fit(Pil.fromarray(picture), (side, side)))
             canvas[top : top + side, left : left + side] = square
-    return canvas[:-GAP, :-GAP]
+    return np.vstack([np.asarray(head), canvas])[:-GAP, :-GAP]
 
 
 def _figures(summary: Mapping[str, Comparison]) -> Section:

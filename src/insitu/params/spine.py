@@ -79,6 +79,9 @@ class Tune(Settings):
     cooldown: Share = Field(
         description="Share of the steps, the last ones, over which the rate falls to 0, 0 to 1."
     )
+    drop: Share = Field(
+        description="Share of prompts replaced by the empty one, as guidance needs it, 0 to 1."
+    )
     grow: Share = Field(
         description="How much longer a mask's sides become at most than the box's, 0 to 1."
     )

@@ -1,8 +1,8 @@
 """Batches as a function of the step alone, so that an interrupted run continues exactly.
 
-Whatever is random about a sample (how its mask grows, its noise, its timestep) comes from the
-stream of (seed, sample, step): it depends neither on what was drawn before nor on which process
-draws it.
+Whatever is random about a sample (how its mask grows, its noise, its timestep, whether its prompt
+is dropped) comes from the stream of (seed, sample, step): it depends neither on what was drawn
+before nor on which process draws it.
 """
 
 from collections.abc import Sequence
@@ -52,6 +52,7 @@ class SubjectData:
     Args:
         samples: of the subject and regular ones.
         batch: samples a step; about `regular_share` of them regular, at least one of the subject.
+        drop: share of prompts replaced by the empty one, as guidance asks for; 0 to 1.
         grow: how much longer a mask's sides become at most than the box's, as a share.
         latent_shape: [C, h, w].
     """
@@ -62,6 +63,7 @@ class SubjectData:
         *,
         batch: int,
         regular_share: float,
+        drop: float,
         grow: float,
         latent_shape: tuple[int, int, int],
         seed: int,
@@ -74,7 +76,7 @@ class SubjectData:
                 "None of them is of the subject.",
                 "Give at least one photo of the subject.",
             )
-        self.batch, self.regular_share, self.grow = batch, regular_share, grow
+        self.batch, self.regular_share, self.drop, self.grow = batch, regular_share, drop, grow
         self.latent_shape, self.seed = latent_shape, seed
 
     def draw(self, step: int) -> Draw:
@@ -109,15 +111,17 @@ class SubjectData:
         streams: Sequence[np.random.Generator],
         times: Sequence[float | None],
     ) -> Draw:
-        masks, noise, t = [], [], []
+        masks, noise, t, prompts = [], [], [], []
         for sample, rng, time in zip(samples, streams, times, strict=True):
             masks.append(box_mask(_grown(sample.box_xyxy01, self.grow, rng), sample.image))
             t.append(rng.random() if time is None else time)
             noise.append(rng.standard_normal(self.latent_shape, np.float32))
+            dropped = time is None and rng.random() < self.drop
+            prompts.append("" if dropped else sample.prompt)
         batch = Batch(
             images=np.stack([sample.image for sample in samples]),
             masks=np.stack(masks),
-            prompts=tuple(sample.prompt for sample in samples),
+            prompts=tuple(prompts),
             regular=np.array([sample.regular for sample in samples]),
         )
         return Draw(

@@ -39,6 +39,7 @@ class Plan:
     Attributes:
         steps, batch, lr: of the training.
         cooldown: the share of the steps, the last ones, over which the rate falls to 0.
+        drop: the share of prompts that are replaced by the empty one.
         grow: how much longer a mask's sides become at most than the box's.
         identifier: the word that stands for the subject.
         regular_images, regular_words, regular_share: the regularization images: how many, the
@@ -52,6 +53,7 @@ class Plan:
     batch: int
     lr: float
     cooldown: float
+    drop: float
     grow: float
     identifier: str
     regular_images: int
@@ -128,8 +130,8 @@ def tune(
             logger.tell(plan.behaviour() | own)
         samples = _samples(photos, plan, backbone) + _regular(photos, plan, method, backbone, work)
         data = SubjectData(
-            samples, batch=plan.batch, regular_share=plan.regular_share, grow=plan.grow,
-            latent_shape=backbone.latent_shape, seed=plan.seed,
+            samples, batch=plan.batch, regular_share=plan.regular_share, drop=plan.drop,
+            grow=plan.grow, latent_shape=backbone.latent_shape, seed=plan.seed,
         )  # fmt: skip
         requests = _preview(photos, plan)
         with torch.random.fork_rng():
