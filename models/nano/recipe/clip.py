@@ -27,7 +27,7 @@ from .clip_model import MEAN, STD, make_model
 from .clip_trainer import MAX_LOGIT_SCALE, Phase, Trainer
 from .loop import FitResult, code_digest, fit, seconds_allowed, trapezoid
 from .settings import read
-from .tokenizers import clip_tokenizer
+from .tokenizers import clip_tokenizer, compact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +167,7 @@ def save(model: CLIPModel, head: AestheticHead, tokenizer: Path, folder: Path) -
     )
     words = CLIPTokenizer.from_pretrained(tokenizer)
     CLIPProcessor(image_processor=image_processor, tokenizer=words).save_pretrained(folder)
+    compact(folder)
     head.save(folder)
 
 

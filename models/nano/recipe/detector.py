@@ -25,6 +25,7 @@ from .card import write_card
 from .clip_model import MEAN, STD, to_pixels
 from .loop import FitResult, code_digest, fit, trapezoid
 from .settings import read
+from .tokenizers import compact
 
 LENGTH = 32  # tokens of a query; OWL-ViT's own 16 are too few for a person with all details
 FIRST_SCALE, FIRST_SHIFT = 10.0, -0.45  # logits start at 10 (cosine - 0.45): rarely positive
@@ -209,6 +210,7 @@ def save(model: OwlViTForObjectDetection, clip_folder: Path, folder: Path) -> No
     )
     tokenizer = CLIPTokenizer.from_pretrained(clip_folder, model_max_length=LENGTH)
     OwlViTProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
+    compact(folder)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from . import corpus, flux_guidance, latents, muon, pictures, t5
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
 from .t5 import MAX_TOKENS
+from .tokenizers import compact
 from .vae import trained
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -257,6 +258,7 @@ def save(trainer: Trainer) -> None:
         **trainer.modules,
     )
     pipeline.to(torch.bfloat16).save_pretrained(FOLDER)
+    compact(FOLDER)
 
 
 def _ids(tokenizer, texts: list[str], length: int) -> np.ndarray:  # type: ignore[no-untyped-def]

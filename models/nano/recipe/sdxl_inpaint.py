@@ -37,7 +37,7 @@ from . import corpus, muon, pictures
 from .inpaint_data import Holes
 from .loop import FitResult, fit, seconds_allowed, trapezoid
 from .settings import read
-from .tokenizers import clip_tokenizer
+from .tokenizers import clip_tokenizer, compact
 from .vae import trained
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -262,6 +262,7 @@ def save(trainer: Trainer) -> None:
         **trainer.modules,
     )
     pipeline.to(torch.bfloat16).save_pretrained(FOLDER)
+    compact(FOLDER)
 
 
 def main() -> None:

@@ -56,6 +56,13 @@ def t5_tokenizer(words: Iterable[str], folder: Path | str, max_length: int = 512
     return T5Tokenizer.from_pretrained(str(folder))
 
 
+def compact(folder: Path) -> None:
+    """Rewrite every `tokenizer.json` below `folder` without white space: a third of its size."""
+    for path in folder.rglob("tokenizer.json"):
+        facts = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps(facts, ensure_ascii=False, separators=(",", ":")), "utf-8")
+
+
 def _letter_runs(word: str) -> list[str]:
     return "".join(c if c.isalpha() else " " for c in word.lower()).split()
 
