@@ -31,8 +31,10 @@ up: $(READY) ## Start MLflow and Dagster, until Ctrl-C (ARGS="--port 3001" for D
 	mkdir -p $$DAGSTER_HOME && cp infra/dagster.yaml $$DAGSTER_HOME/
 	insitu mlflow & trap "kill $$!" EXIT; dagster dev $(ARGS)
 
+# A process for each core, each with one thread: small models gain little from a second one.
+test: export OMP_NUM_THREADS := 1
 test: $(READY) ## Run the tests
-	pytest $(ARGS)
+	pytest -n auto --dist loadfile $(ARGS)
 
 dev: $(READY) ## Set up for changing the code: environment and git hooks
 	pre-commit install
