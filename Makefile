@@ -34,7 +34,7 @@ up: $(READY) ## Start MLflow and Dagster, until Ctrl-C (ARGS="--port 3001" for D
 # A process for each core, each with one thread: small models gain little from a second one.
 test: export OMP_NUM_THREADS := 1
 test: $(READY) ## Run the tests
-	pytest -n auto --dist loadfile $(ARGS)
+	pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 dev: $(READY) ## Set up for changing the code: environment and git hooks
 	pre-commit install

@@ -8,19 +8,18 @@ import dagster as dg
 
 
 def promotion_job(root: Path) -> dg.JobDefinition:
-    """Ask the gate for each subject; a refusal is a result, not a failure."""
+    """Ask the gate for each candidate; a refusal is a result, not a failure."""
 
     @dg.op
     def promote_candidates(context: dg.OpExecutionContext) -> None:
-        names = sorted(p.name for p in (root / "data" / "adapters").iterdir() if p.is_dir())
-        for name in names:
-            done = subprocess.run(
-                [sys.executable, "-m", "insitu.cli", "registry", "promote", name],
-                cwd=root, capture_output=True, text=True,
-            )  # fmt: skip
-            if done.returncode not in (0, 1):
-                raise dg.Failure(f"{name}: {done.stderr.strip()}")
-            context.log.info("%s: %s", name, done.stdout.strip())
+        done = subprocess.run(
+            [sys.executable, "-m", "insitu.cli", "registry", "promote"],
+            cwd=root, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode not in (0, 1):
+            raise dg.Failure(done.stderr.strip())
+        for line in done.stdout.splitlines():
+            context.log.info(line)
 
     @dg.job(description="Promote every candidate that passes the gate.")
     def promote() -> None:

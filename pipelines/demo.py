@@ -39,10 +39,8 @@ def main(params: Params, report: _step.Report, stages: tuple[str, ...] = DVC) ->
     tracking = params.registry.tracking_uri
     with running([sys.executable, "-m", "insitu.cli", "mlflow"], f"{tracking}/health", "mlflow"):
         run(*stages)
+        run("insitu.cli", "registry", "promote", allowed=(0, 1))
         names = [name.partition(".")[2] for name in json.loads(REGISTERED.read_text())]
-        for name in names:
-            print(f"gate, {name}:", flush=True)
-            run("insitu.cli", "registry", "promote", name, allowed=(0, 1))
         serve = [sys.executable, "-m", "insitu.cli", "serve", "--port", str(PORT)]
         address = f"http://127.0.0.1:{PORT}"
         with running(serve, f"{address}/healthz", "serve"):

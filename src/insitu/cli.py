@@ -76,20 +76,25 @@ def list_adapters(params: ParamsFile = SETTINGS) -> None:
 
 @registry.command()
 def promote(
-    subject: Subject,
+    subject: Annotated[str | None, typer.Argument(help="By default every candidate.")] = None,
     version: Annotated[str, typer.Argument(help="A version's number or an alias.")] = "candidate",
     params: ParamsFile = SETTINGS,
 ) -> None:
-    """Make a version champion, if the gate lets it; exit with 1 if not."""
+    """Make versions champions, if the gate lets them; exit with 1 if it stops one."""
     from insitu.registry.gate import Thresholds
 
     settings = load(params)
     asked = Thresholds(gain=settings.registry.gain, margin=settings.registry.margin)
-    verdict = _store(settings).promote(_name(settings, subject), version, asked)
-    for reason in verdict.reasons:
-        typer.echo(reason)
-    typer.echo("promoted" if verdict.passed else "not promoted")
-    if not verdict.passed:
+    store = _store(settings)
+    names = [_name(settings, subject)] if subject else store.candidates()
+    verdicts = {name: store.promote(name, version, asked) for name in names}
+    for name, verdict in verdicts.items():
+        for reason in verdict.reasons:
+            typer.echo(f"{name}: {reason}")
+        typer.echo(f"{name}: {'promoted' if verdict.passed else 'not promoted'}")
+    if not verdicts:
+        typer.echo("There is no candidate.")
+    if not all(verdict.passed for verdict in verdicts.values()):
         raise typer.Exit(PROBLEMS_FOUND)
 
 

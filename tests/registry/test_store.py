@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
+from insitu import cli
 from insitu.errors import UserError
 from insitu.registry.gate import Thresholds, decide
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
@@ -90,6 +92,25 @@ def test_the_gate_decides_who_becomes_champion(store: Store, packages: list[Pack
     assert store.entry(name, "champion").version == "1"
     with pytest.raises(UserError, match="No version was champion before"):
         store.rollback(name)
+
+
+def test_all_candidates_are_promoted_once_and_a_refusal_shows(
+    store: Store, packages: list[Package], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def promote() -> tuple[int, str]:
+        done = CliRunner().invoke(cli.app, ["registry", "promote"])
+        return done.exit_code, done.stdout
+
+    monkeypatch.setattr(cli, "_store", lambda settings: store)
+    assert promote() == (0, "There is no candidate.\n")
+    name = store.register(packages[0], GOOD).name
+    status, said = promote()
+    assert status == 0 and said.endswith(f"{name}: promoted\n")
+    assert store.candidates() == [] and promote()[0] == 0
+    store.register(packages[1], WORSE)
+    status, said = promote()
+    assert status == 1 and said.endswith(f"{name}: not promoted\n")
+    assert store.candidates() == [name] and store.entry(name, "champion").version == "1"
 
 
 def test_a_registered_package_comes_back_whole_or_not_at_all(

@@ -1,6 +1,8 @@
 """Cards of the two generators: held-out figures, judged by clip and detector, and a grid."""
 
+import functools
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,10 +119,10 @@ def publish_inpaint() -> None:
 
 
 def _write_tiles(folder: Path, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> None:
-    tiles = [
-        labelled(labelled(framed(picture, TILE), text[:26]), text[26:52])
-        for picture, text in zip(pictures, texts, strict=True)
-    ]
+    tiles = []
+    for picture, text in zip(pictures, texts, strict=True):
+        lines = textwrap.wrap(text, 26, max_lines=2, placeholder=" ...")
+        tiles.append(functools.reduce(labelled, [*lines, "", ""][:2], framed(picture, TILE)))
     write_grid(folder / "grid.png", [tiles[i : i + ROW] for i in range(0, len(tiles), ROW)])
 
 

@@ -120,6 +120,10 @@ class Store:
         models = self.client.search_registered_models()
         return sorted(model.name for model in models if "." in model.name)
 
+    def candidates(self) -> list[str]:
+        """The names whose newest version waits for the gate, or was stopped by it."""
+        return [name for name in self.names() if self._has(name, CANDIDATE)]
+
     def promote(self, name: str, version: str, thresholds: Thresholds) -> Verdict:
         """Make a version champion if the gate lets it; the verdict is kept on the version."""
         entry = self.entry(name, version)
@@ -213,6 +217,9 @@ class Store:
             found = self.client.get_experiment_by_name(EXPERIMENT)
             assert found is not None
             return str(found.experiment_id)
+
+    def _has(self, name: str, alias: str) -> bool:
+        return any(alias in entry.aliases for entry in self.versions(name))
 
     def _aliases(self, name: str) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
