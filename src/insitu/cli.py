@@ -87,14 +87,16 @@ def promote(
     asked = Thresholds(gain=settings.registry.gain, margin=settings.registry.margin)
     store = _store(settings)
     names = [_name(settings, subject)] if subject else store.candidates()
-    verdicts = {name: store.promote(name, version, asked) for name in names}
-    for name, verdict in verdicts.items():
+    if not names:
+        typer.echo("There is no candidate.")
+    stopped = False
+    for name in names:
+        verdict = store.promote(name, version, asked)
         for reason in verdict.reasons:
             typer.echo(f"{name}: {reason}")
         typer.echo(f"{name}: {'promoted' if verdict.passed else 'not promoted'}")
-    if not verdicts:
-        typer.echo("There is no candidate.")
-    if not all(verdict.passed for verdict in verdicts.values()):
+        stopped |= not verdict.passed
+    if stopped:
         raise typer.Exit(PROBLEMS_FOUND)
 
 

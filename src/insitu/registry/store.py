@@ -122,7 +122,8 @@ class Store:
 
     def candidates(self) -> list[str]:
         """The names whose newest version waits for the gate, or was stopped by it."""
-        return [name for name in self.names() if self._has(name, CANDIDATE)]
+        models = self.client.get_registered_model
+        return [name for name in self.names() if CANDIDATE in models(name).aliases]
 
     def promote(self, name: str, version: str, thresholds: Thresholds) -> Verdict:
         """Make a version champion if the gate lets it; the verdict is kept on the version."""
@@ -217,9 +218,6 @@ class Store:
             found = self.client.get_experiment_by_name(EXPERIMENT)
             assert found is not None
             return str(found.experiment_id)
-
-    def _has(self, name: str, alias: str) -> bool:
-        return any(alias in entry.aliases for entry in self.versions(name))
 
     def _aliases(self, name: str) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
