@@ -18,10 +18,11 @@ from insitu.errors import UserError
 from insitu.files import replace_text
 from insitu.params import Params
 from insitu.records import read
+from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import RUN, Package
 from pipelines import _step
-from pipelines._paths import ADAPTERS, MANIFEST, SUBJECTS
+from pipelines._paths import ADAPTERS, MANIFEST, REGULARIZATION, SUBJECTS
 
 
 def main(params: Params, report: _step.Report, subject: str | None = None) -> None:
@@ -48,7 +49,7 @@ class _Bench:
     def __init__(self, params: Params) -> None:
         from insitu.training.tune import Plan
 
-        settings, words = params.tune, params.subjects.attributes
+        settings = params.tune
         self.params = params
         self.plan = Plan(
             steps=settings.steps,
@@ -58,9 +59,7 @@ class _Bench:
             drop=settings.drop,
             grow=settings.grow,
             identifier=settings.identifier,
-            regular_images=settings.regularization.images,
-            regular_words=(*words.colour, *words.pattern, *words.material),
-            regular_share=settings.regularization.share,
+            regular_share=settings.regular_share,
             context=settings.dreammix.context,
             seed=params.seed,
             validate_every=settings.validate_every,
@@ -80,7 +79,8 @@ class _Bench:
         settings = getattr(self.params.tune, self.params.tune.method).model_dump()
         method = find(self.params.tune.method, settings)
         base = self.params.models.sdxl_inpaint
-        wanted = input_digest(photos, self.plan, method, base_digest(base))
+        regular = list(read(REGULARIZATION / name, RegularPhoto))
+        wanted = input_digest(photos, regular, self.plan, method, base_digest(base))
         if _finished(ADAPTERS / name) == wanted:
             print(f"{name}: unchanged")
             return
@@ -94,6 +94,7 @@ class _Bench:
         package = tune(
             photos,
             ADAPTERS / name,
+            regular=regular,
             plan=self.plan,
             method=method,
             backbone=self.backbone,

@@ -55,7 +55,7 @@ def refusal(file: Path, content: dict[str, Any]) -> UserError:
 
 def test_shipped_settings_are_loaded_as_dvc_reads_them() -> None:
     params = load(SHIPPED)
-    assert params.model_dump(mode="json", exclude_none=True) == load_yaml(str(SHIPPED))
+    assert params.model_dump(mode="json", exclude_unset=True) == load_yaml(str(SHIPPED))
     assert params.gallery.size == 64
 
 

@@ -75,7 +75,7 @@ def write_params(file: Path, checkpoints: dict[str, Path], **registry: str) -> N
     content["device"] = "cpu"
     content["subjects"] |= {"drawn": 1, "photos": 2, "size": 64}
     content["tune"] |= {"steps": 3, "batch": 2, "validate_every": 2, "save_every": 2}
-    content["tune"]["regularization"]["images"] = 2
+    content["regularization"]["images"] = 2
     content["tune"]["dreammix"] |= {"steps": 1, "rank": 2}
     content["evaluate"] |= {"scenes": 2, "seeds": 1, "size": 64}
     content["registry"] |= registry

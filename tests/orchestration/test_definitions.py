@@ -26,10 +26,14 @@ def test_assets_wait_for_what_their_stages_read() -> None:
         return {key.to_user_string() for key in graph.get(AssetKey(name)).parent_keys}
 
     assert parents("gallery") == parents("subjects") == set()
-    assert parents("tune") == {"subjects"}
-    assert parents("adapters") == {"subjects", "tune"}
+    assert parents("regularization") == {"subjects", "attributes"}
+    assert parents("tune") == {"subjects", "regularization"}
+    assert parents("adapters") == {"subjects", "regularization", "tune"}
     assert parents("evaluate") == {"subjects", "adapters"}
     assert parents("register") == {"adapters", "evaluate"}
+    assert parents("candidates") == {"pairs"} and parents("detections") == {"candidates"}
+    assert parents("boundid") == {"candidates", "detections"}
+    assert parents("groups") == {"faces"}
 
 
 def test_the_docs_list_the_stages_in_their_order() -> None:

@@ -21,10 +21,11 @@ from insitu import world
 from insitu.errors import UserError
 from insitu.params import Params, load
 from insitu.records import read
+from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import WEIGHTS, Package
 from insitu.registry.store import Store
-from pipelines import _paths, adapters, evaluate, register, subjects
+from pipelines import _paths, adapters, attributes, evaluate, register, regularization, subjects
 from tests.tiny import write_params
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,8 @@ def chain(params: Params, folder: Path, store: Store) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         subjects.main(params, told)
+        attributes.main(params, told)
+        regularization.main(params, told)
         adapters.main(params, told)
         evaluate.main(params, told)
         register.main(params, told)
@@ -152,6 +155,21 @@ def state(chain: Path) -> dict[str, tuple[int, str]]:
     return {p.name: ((p / WEIGHTS).stat().st_mtime_ns, Package.open(p).digest) for p in packages}
 
 
+def test_regularization_pictures_are_of_the_class_and_say_where_they_come_from(
+    chain: Path, params: Params
+) -> None:
+    words = {w for own in params.subjects.attributes.model_dump().values() for w in own}
+    dictionary = json.loads((chain / _paths.ATTRIBUTES).read_text())
+    for folder in (chain / _paths.REGULARIZATION).iterdir():
+        rows = list(read(folder, RegularPhoto))
+        assert len(rows) == params.regularization.images == 2
+        for row in rows:
+            assert row.class_word in row.prompt and set(row.attributes) <= words
+            assert row.image.array().shape[:2] == row.mask.array().shape[:2]
+            assert row.lineage.sources[0].startswith(f"{folder.name}/") and row.lineage.models
+        assert set(dictionary[folder.name]) <= {"colour", "pattern", "material"}
+
+
 def test_finished_subjects_are_kept_and_a_damaged_one_is_made_again(
     chain: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,8 +194,11 @@ def test_a_subject_that_is_gone_is_pruned(
     monkeypatch.chdir(copy)
     shutil.rmtree(copy / "subjects" / "my-mug")
     subjects.main(params, told)
+    attributes.main(params, told)
+    regularization.main(params, told)
     adapters.main(params, told)
     assert "my-mug" not in state(copy) and len(state(copy)) == 1
+    assert not (copy / _paths.REGULARIZATION / "my-mug").exists()
     with pytest.raises(UserError, match="no photos of it"):
         adapters.main(params, told, "my-mug")
 

@@ -21,7 +21,7 @@ from insitu.errors import UserError
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.data import Sample, SubjectData
 from insitu.training.module import Tuning
-from insitu.training.work import work_folder
+from insitu.work import work_folder
 
 NANO = Path(__file__).resolve().parents[2] / "models" / "nano" / "sdxl-inpaint"
 SCRIPT = """
@@ -31,6 +31,7 @@ import torch
 from insitu.backbones.unet import InpaintBackbone
 from insitu.methods import find
 from insitu.params import Checkpoint
+from insitu.records.engines import Lineage, RegularPhoto
 from insitu.synthesis import subjects
 from insitu.training import module, tune
 
@@ -47,12 +48,18 @@ module.Tuning.training_step = dying
 settings = dict(rank=2, targets=["to_k", "to_v"], inside=1.5, outside=0.7, beta=0.4, steps=2,
                 guidance_scale=2.0, context=0.3)
 plan = tune.Plan(steps=7, batch=2, lr=1e-3, cooldown=0.5, drop=0.5, grow=0.3, identifier="sks",
-                 regular_images=2, regular_words=("red",), regular_share=0.5, context=0.3, seed=4,
+                 regular_share=0.5, context=0.3, seed=4,
                  validate_every=4, save_every=2)
 photos = list(subjects.drawn(0, photos=2, size=96, seed=0))
+regular = [
+    RegularPhoto(id=f"r/{k}", subject=p.subject, class_word=p.class_word, attributes=("red",),
+                 image=p.image, box=p.box, mask=p.image, prompt=f"a red {p.class_word}",
+                 lineage=Lineage(sources=(), models=()))
+    for k, p in enumerate(photos)
+]
 backbone = InpaintBackbone.load(Checkpoint(path=base), device=torch.device("cpu"))
-package = tune.tune(photos, folder / "adapter", plan=plan, method=find("dreammix", settings),
-                    backbone=backbone, root=folder / "work")
+package = tune.tune(photos, folder / "adapter", regular=regular, plan=plan,
+                    method=find("dreammix", settings), backbone=backbone, root=folder / "work")
 print(package.digest)
 """
 

@@ -8,7 +8,7 @@ import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
@@ -23,8 +24,20 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from insitu.errors import UserError
 from insitu.params.base import Checkpoint, Models, Settings, float16_on_cpu
+from insitu.params.engines import (
+    BoundId,
+    Candidates,
+    Entities,
+    Groups,
+    Looking,
+    Pairs,
+    Perception,
+    Quadruples,
+    Runner,
+)
 from insitu.params.gallery import Gallery
-from insitu.params.spine import Evaluate, Registry, Subjects, Tune
+from insitu.params.sources import Pictures
+from insitu.params.spine import Evaluate, Registry, Regularization, Subjects, Tune
 
 __all__ = [
     "Checkpoint",
@@ -51,9 +64,34 @@ class Params(Settings):
     models: Models = Field(description="The checkpoints in use.")
     gallery: Gallery = Field(description="The page of pictures.")
     subjects: Subjects = Field(description="Whose photos there are.")
+    regularization: Regularization = Field(
+        description="Pictures of the subjects' classes that keep attributes editable."
+    )
     tune: Tune = Field(description="How a subject is tuned.")
     evaluate: Evaluate = Field(description="How adapters are compared with the untuned base.")
     registry: Registry = Field(description="Where adapters are registered and promoted.")
+    runner: Runner = Field(description="Where the data engines run.")
+    perception: Perception = Field(description="What the data engines see with.")
+    pictures: Pictures = Field(description="Your own pictures.")
+    pairs: Pairs = Field(description="The subject bank and its pairs.")
+    candidates: Candidates = Field(description="The generator's pictures of the pairs.")
+    detections: Looking = Field(description="What models say of the candidates.")
+    boundid: BoundId = Field(description="Filters A, B, C, and BoundID's rows.")
+    entities: Entities = Field(description="EliGen's data.")
+    quadruples: Quadruples = Field(description="LAR-Gen's data.")
+    groups: Groups = Field(description="AnyPhoto's data and face bank.")
+
+    @model_validator(mode="after")
+    def _filters_see_what_they_ask_for(self) -> Self:
+        if self.boundid.detection < self.detections.floor:
+            raise UserError(
+                f"boundid.detection is {self.boundid.detection:g}, detections.floor"
+                f" {self.detections.floor:g}.",
+                "Boxes under the floor are not looked at, so filter A would act as if it were"
+                " the floor.",
+                "Lower detections.floor, or raise boundid.detection.",
+            )
+        return self
 
     @field_validator("dtype")
     @classmethod

@@ -65,7 +65,10 @@ class Regularization(Settings):
     images: Annotated[int, Field(ge=0, le=1000)] = Field(
         description="Pictures for each subject, 0 to 1000."
     )
-    share: Share = Field(description="Share of a training batch that is drawn from them, 0 to 1.")
+    words: Literal["vocabulary", "dictionary"] = Field(
+        description="vocabulary: one of all attribute words in each picture; dictionary: some of"
+        " the subject's own at once, as in the paper."
+    )
 
 
 class Tune(Settings):
@@ -90,7 +93,9 @@ class Tune(Settings):
     )
     save_every: Annotated[int, Field(ge=1)] = Field(description="Steps between checkpoints.")
     dreammix: DreamMix = Field(description="DreamMix's own settings.")
-    regularization: Regularization = Field(description="Pictures that keep attributes editable.")
+    regular_share: Share = Field(
+        description="Share of a batch that is drawn from the regularization pictures, 0 to 1."
+    )
 
     @model_validator(mode="after")
     def _is_validated(self) -> Self:

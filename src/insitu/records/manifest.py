@@ -43,6 +43,13 @@ class Shard(_Strict):
     rejected: RejectedFile | None
 
 
+class SetAside(_Strict):
+    """An input row of which no record could be made, and what went wrong."""
+
+    id: str
+    error: str
+
+
 class Manifest(_Strict):
     """What a finished folder holds. It has no times or hosts in it: equal rows, equal bytes.
 
@@ -55,6 +62,7 @@ class Manifest(_Strict):
         rejected_rows: rejected rows in all shards.
         rejected_by_filter: rejected rows for each filter, sorted by name.
         shards: the files, in the order of their index.
+        set_aside: the input rows of which no record could be made, in the order of the shards.
     """
 
     record_type: str
@@ -65,6 +73,7 @@ class Manifest(_Strict):
     rejected_rows: Count
     rejected_by_filter: dict[str, Count]
     shards: tuple[Shard, ...]
+    set_aside: tuple[SetAside, ...] = ()
 
 
 def part_name(index: int) -> str:
@@ -109,7 +118,8 @@ def load_manifest(folder: Path) -> Manifest:
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Write a folder's manifest in one step; from then on the folder counts as finished."""
-    content = manifest.model_dump_json(indent=2).encode() + b"\n"
+    # Without an empty `set_aside`: folders in which nothing failed keep the bytes they always had.
+    content = manifest.model_dump_json(indent=2, exclude_defaults=True).encode() + b"\n"
     temporary = temporary_path(folder, MANIFEST)
     try:
         temporary.write_bytes(content)

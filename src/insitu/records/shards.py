@@ -1,6 +1,7 @@
 """Writing a folder of shards so that a killed run continues, and ends in the same bytes."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ ROWS_PER_GROUP = 100
 
 _SHARD_ID = b"insitu.shard"
 _REJECTED_ROWS = b"insitu.rejected_rows"
+_SET_ASIDE = b"insitu.set_aside"
 T = TypeVar("T")
 
 
@@ -110,6 +112,7 @@ class ShardWriter(Generic[R]):
             rejected_rows=by_filter.total(),
             rejected_by_filter=dict(sorted(by_filter.items())),
             shards=shards,
+            set_aside=tuple(row for index in range(count) for row in self._set_aside(index)),
         )
         files.save_manifest(self.folder, result)
         return result
@@ -130,6 +133,10 @@ class ShardWriter(Generic[R]):
             sha256=file_digest(part),
             rejected=rejected,
         )
+
+    def _set_aside(self, index: int) -> list[files.SetAside]:
+        rows = json.loads(_footer(self.folder / files.part_name(index)).get(_SET_ASIDE, b"[]"))
+        return [files.SetAside(id=name, error=error) for name, error in rows]
 
     def _shard_id(self, index: int) -> str:
         row = row_format(self.record_type)
@@ -171,6 +178,7 @@ class OpenShard(Generic[R]):
         self._rejected = _RowFile(folder / files.rejected_name(index), rejected_format(record_type))
         self._shard_id = shard_id
         self._ids: set[str] = set()
+        self._set_aside: list[tuple[str, str]] = []
 
     def keep(self, record: R) -> None:
         """Add a row.
@@ -190,9 +198,20 @@ class OpenShard(Generic[R]):
         self._add_id(record.id)
         self._rejected.add(Rejected(record=record, filter=filter, score=score, reason=reason))
 
+    def set_aside(self, id: str, error: str) -> None:
+        """Note an input row of which no record could be made; no filter judged it."""
+        self._set_aside.append((id, error))
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the last row was set aside."""
+        return self._set_aside[-1][1] if self._set_aside else None
+
     def publish(self) -> None:
         """Close both files and give them their names, the kept rows last."""
         footer = {_SHARD_ID: self._shard_id.encode()}
+        if self._set_aside:
+            footer[_SET_ASIDE] = json.dumps(self._set_aside).encode()
         if self._rejected.rows:
             self._rejected.publish(footer)
         else:

@@ -6,28 +6,26 @@ import shutil
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from PIL import Image as Pillow
 from safetensors.torch import save_file
 
-from insitu.digest import file_digest
+from insitu.digest import code_digest, file_digest
 from insitu.files import replace_text, replacing
-from insitu.methods import Image, Method, Request
-from insitu.randomness import rng_for
+from insitu.methods import Method, Request
+from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package, write_run
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.data import Sample, SubjectData, to_sample
 from insitu.training.module import Curve, Pictures, Tuning, side_by_side
 from insitu.training.run_logger import RUN_ID, RunLogger
-from insitu.training.work import work_folder
+from insitu.work import work_folder
 
 LAST = "last.ckpt"
 
@@ -42,8 +40,7 @@ class Plan:
         drop: the share of prompts that are replaced by the empty one.
         grow: how much longer a mask's sides become at most than the box's.
         identifier: the word that stands for the subject.
-        regular_images, regular_words, regular_share: the regularization images: how many, the
-            attribute words of which each shows one, their share of a batch.
+        regular_share: the share of a batch that is drawn from the regularization pictures.
         context: how much longer the square that is looked at is than the box.
         seed: of everything random.
         validate_every, save_every: in steps; they do not decide the adapter.
@@ -56,8 +53,6 @@ class Plan:
     drop: float
     grow: float
     identifier: str
-    regular_images: int
-    regular_words: tuple[str, ...]
     regular_share: float
     context: float
     seed: int
@@ -70,41 +65,39 @@ class Plan:
         return {key: value for key, value in asdict(self).items() if key not in watched}
 
 
-def photos_digest(photos: Sequence[SubjectPhoto]) -> str:
-    """SHA-256 over everything that photos teach, in their order."""
+def data_digest(photos: Sequence[SubjectPhoto], regular: Sequence[RegularPhoto]) -> str:
+    """SHA-256 over everything that photos and regularization pictures teach, in their order."""
     total = hashlib.sha256()
-    for photo in photos:
-        facts = [photo.id, photo.class_word, list(photo.box.xyxy01)]
+    rows: list[SubjectPhoto | RegularPhoto] = [*photos, *regular]
+    for photo in rows:
+        words = photo.prompt if isinstance(photo, RegularPhoto) else photo.class_word
+        facts = [photo.id, words, list(photo.box.xyxy01)]
         picture = hashlib.sha256(photo.image.data).hexdigest()
         total.update(f"{json.dumps(facts)}{picture}\n".encode())
     return total.hexdigest()
 
 
-def input_digest(photos: Sequence[SubjectPhoto], plan: Plan, method: Any, base: str) -> str:
+def input_digest(
+    photos: Sequence[SubjectPhoto],
+    regular: Sequence[RegularPhoto],
+    plan: Plan,
+    method: Any,
+    base: str,
+) -> str:
     """What a subject's adapter follows from; a finished one with this digest is kept."""
     facts = {
-        "photos": photos_digest(photos), "plan": plan.behaviour(), "method": method.name,
-        "settings": asdict(method.settings), "base": base, "code": _code_digest(),
+        "data": data_digest(photos, regular), "plan": plan.behaviour(), "method": method.name,
+        "settings": asdict(method.settings), "base": base,
+        "code": code_digest("backbones", "methods", "training"),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _code_digest() -> str:
-    """Of the packages that tuning runs: an adapter made by other code is made again."""
-    root = Path(__file__).resolve().parents[1]
-    files = [
-        p for name in ("backbones", "methods", "training") for p in (root / name).rglob("*.py")
-    ]
-    total = hashlib.sha256()
-    for path in sorted(files):
-        total.update(f"{path.relative_to(root).as_posix()}\0{file_digest(path)}\n".encode())
-    return total.hexdigest()
 
 
 def tune(
     photos: Sequence[SubjectPhoto],
     target: Path,
     *,
+    regular: Sequence[RegularPhoto],
     plan: Plan,
     method: Any,
     backbone: Any,
@@ -120,7 +113,7 @@ def tune(
     Raises:
         UserError: another process tunes this subject; also what `SubjectData` refuses.
     """
-    digest = input_digest(photos, plan, method, backbone.digest)
+    digest = input_digest(photos, regular, plan, method, backbone.digest)
     place = {} if root is None else {"root": root}
     with work_folder("tune", digest, **place) as work:
         started = time.monotonic()
@@ -128,7 +121,7 @@ def tune(
             logger.open(work)
             own = {f"{method.name}.{key}": v for key, v in asdict(method.settings).items()}
             logger.tell(plan.behaviour() | own)
-        samples = _samples(photos, plan, backbone) + _regular(photos, plan, method, backbone, work)
+        samples = _samples(photos, plan, backbone) + _regular(regular, plan, backbone)
         data = SubjectData(
             samples, batch=plan.batch, regular_share=plan.regular_share, drop=plan.drop,
             grow=plan.grow, latent_shape=backbone.latent_shape, seed=plan.seed,
@@ -144,7 +137,7 @@ def tune(
             last = work / LAST
             trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
             with replacing(target) as fresh:
-                card = _write(photos, plan, method, backbone, fresh)
+                card = _write(photos, regular, plan, method, backbone, fresh)
                 side_by_side(method.paint(backbone, requests)).save(fresh / "preview.png")
                 shutil.copy(work / "validation.jsonl", fresh)
                 facts = {
@@ -208,51 +201,20 @@ def _samples(photos: Sequence[SubjectPhoto], plan: Plan, backbone: Any) -> list[
     ]  # fmt: skip
 
 
-def _regular(
-    photos: Sequence[SubjectPhoto], plan: Plan, method: Any, backbone: Any, work: Path
-) -> list[Sample]:
-    """Pictures of the class with one attribute each, painted by the base in the photos' boxes.
-
-    The base does not know the identifier, so it is asked without; in training it stands there.
-    """
-    if not plan.regular_images or not plan.regular_words:
-        return []
-    rng = rng_for("regularization", plan.seed, photos[0].subject)
-    requests, prompts = [], []
-    for index in range(plan.regular_images):
-        photo = photos[index % len(photos)]
-        word = plan.regular_words[int(rng.integers(len(plan.regular_words)))]
-        article, kind = "an" if word[0] in "aeiou" else "a", f"{word} {photo.class_word}"
-        prompts.append(f"{article} {plan.identifier} {kind}")
-        requests.append(
-            Request(
-                image=photo.image.array(), box_xyxy01=photo.box.xyxy01,
-                prompt=f"{article} {kind}", seed=int(rng.integers(2**31)),
-            )
-        )  # fmt: skip
-
-    def cut(pictures: Sequence[Image]) -> list[Sample]:
-        return [
+def _regular(regular: Sequence[RegularPhoto], plan: Plan, backbone: Any) -> list[Sample]:
+    """The regularization pictures; the base was asked without the identifier, which goes in now."""
+    samples = []
+    for index, photo in enumerate(regular):
+        described = " ".join([*photo.attributes, photo.class_word])
+        article = "an" if described[0] in "aeiou" else "a"
+        samples.append(
             to_sample(
-                f"regular/{index}", picture, request.box_xyxy01, prompt, size=backbone.size,
+                f"regular/{index}", photo.image.array(), photo.box.xyxy01,
+                f"{article} {plan.identifier} {described}", size=backbone.size,
                 context=plan.context, regular=True,
             )
-            for index, (picture, request, prompt) in enumerate(
-                zip(pictures, requests, prompts, strict=True)
-            )
-        ]  # fmt: skip
-
-    # Painted once and kept side by side in a picture, which is also there to be looked at.
-    kept = work / "regular.png"
-    if not kept.exists():
-        painted = cut(method.paint(backbone, requests))
-        temporary = work / ".regular.png"
-        Pillow.fromarray(np.hstack([sample.image for sample in painted])).save(temporary)
-        temporary.replace(kept)
-    with Pillow.open(kept) as strip:
-        pictures = np.split(np.asarray(strip.convert("RGB")), len(requests), axis=1)
-    places = cut([request.image for request in requests])
-    return [replace(place, image=image) for place, image in zip(places, pictures, strict=True)]
+        )  # fmt: skip
+    return samples
 
 
 def _preview(photos: Sequence[SubjectPhoto], plan: Plan) -> list[Request]:
@@ -267,7 +229,12 @@ def _preview(photos: Sequence[SubjectPhoto], plan: Plan) -> list[Request]:
 
 
 def _write(
-    photos: Sequence[SubjectPhoto], plan: Plan, method: Any, backbone: Any, folder: Path
+    photos: Sequence[SubjectPhoto],
+    regular: Sequence[RegularPhoto],
+    plan: Plan,
+    method: Any,
+    backbone: Any,
+    folder: Path,
 ) -> Card:
     save_file(method.state(backbone), folder / WEIGHTS)
     card = Card(
@@ -280,7 +247,7 @@ def _write(
             revision=backbone.checkpoint.revision,
             weights_digest=backbone.digest,
         ),
-        data_digest=photos_digest(photos),
+        data_digest=data_digest(photos, regular),
         settings={"plan": plan.behaviour(), "method": asdict(method.settings)},
         seed=plan.seed,
         weights_sha256=file_digest(folder / WEIGHTS),

@@ -1,0 +1,149 @@
+"""Stage `entities`: EliGen's data, captions drawn and what the pictures show written down.
+
+Run from the repository's root: `python -m pipelines.entities`.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from insitu import world
+from insitu.digest import file_digest
+from insitu.evaluation import data_page, written
+from insitu.evaluation.checkpoints import Figure
+from insitu.evaluation.gallery.page import DrawnBox, Line, Tile, Unit
+from insitu.files import replace_text
+from insitu.params import Params
+from insitu.records import read, read_rejected
+from insitu.records.engines import EntityPicture
+from insitu.synthesis import entities
+from insitu.synthesis.generators import pinned
+from pipelines import _engines, _models, _step
+from pipelines._paths import ENTITIES, ENTITIES_FIGURES, ENTITIES_PAGE
+
+SHOWN = 16
+
+
+def main(params: Params, report: _step.Report) -> None:
+    own = params.entities
+    asked = _captions(params)
+    cut = _engines.numbers(len(asked), params.runner.shard)
+    models = [params.models.detector, params.models.clip]
+    facts = _models.pins(params, *models) | own.model_dump()
+    if own.generator == "flux":
+        facts["by"] = pinned("flux", params.models.flux)
+    if own.captions != "world":
+        facts["file"] = file_digest(Path(own.captions))
+    manifest = _engines.make(
+        params,
+        ENTITIES,
+        EntityPicture,
+        worker=_worker,
+        rows=partial(_rows, params, cut),
+        shards=len(cut),
+        settings=facts | {"shares": [params.pairs.validation, params.pairs.test]},
+    )
+    steps = data_page.steps(("captions", len(asked)), manifest, entities.FILTERS)
+    print(" -> ".join(f"{count:,} {name}" for name, count in steps))
+    figures = _measure(params) if own.generator == "world" else {}
+    for name, figure in figures.items():
+        print(f"{name}: {data_page.shown(figure)}")
+    plain = {name: figure.rounded() for name, figure in figures.items()}
+    replace_text(ENTITIES_FIGURES, json.dumps({"funnel": dict(steps)} | plain, indent=2) + "\n")
+    data_page.publish(
+        ENTITIES_PAGE,
+        title="Entities",
+        text="Captions are drawn, and what the picture shows is written down: each entity with its"
+        " own prompt and box, and a prompt for the whole.",
+        funnel_steps=steps,
+        lines={
+            "against the world's truth": [
+                Line(text=name, value=data_page.shown(figure)) for name, figure in figures.items()
+            ]
+        }
+        if figures
+        else {},
+        kept=data_page.sample(read(ENTITIES, EntityPicture), SHOWN, key="entities"),
+        refused=data_page.sample_rejected(
+            read_rejected(ENTITIES, EntityPicture), SHOWN, key="entities"
+        ),
+        show=_show,
+    )
+    report(
+        _engines.counts(manifest)
+        | {"page": str(ENTITIES_PAGE / "index.html"), "funnel": str(ENTITIES_PAGE / "funnel.png")}
+    )
+
+
+def _measure(params: Params) -> dict[str, Figure]:
+    """What was written down of the world's scenes, against their truth."""
+    truth = written.Truth()
+    for row in read(ENTITIES, EntityPicture):
+        scene = entities.scene_of(params.seed, int(row.id.rpartition("-")[2]))
+        truth.add(
+            [
+                written.Written(word=e.word, box_xyxy01=e.box.xyxy01, text=e.prompt)
+                for e in row.entities
+            ],
+            world.render(scene, params.entities.size),
+        )
+    return truth.figures()
+
+
+def _captions(params: Params) -> list[entities.Asked]:
+    own = params.entities
+    if own.captions == "world":
+        return entities.world_captions(range(own.count), seed=params.seed)
+    if own.generator == "world":
+        raise entities.world_cannot_draw(own.captions)
+    lines = Path(own.captions).read_text(encoding="utf-8").splitlines()
+    return entities.read_captions(lines, seed=params.seed)[: own.count]
+
+
+def _rows(params: Params, cut: Sequence[range], index: int) -> list[entities.Asked]:
+    return [asked for asked in _captions(params) if asked.number in cut[index]]
+
+
+def _worker(params: Params) -> entities.Entities:
+    own = params.entities
+    tagger, tagging = _models.tagger(params)
+    captioner, captioning = _models.captioner(params)
+    drawer: entities.Drawer
+    if own.generator == "world":
+        drawer = entities.WorldDrawer(size=own.size, seed=params.seed)
+    else:
+        drawer = entities.FluxDrawer(_models.flux(params, own.size, own.flux))
+    return entities.Entities(
+        drawer=drawer,
+        tagger=tagger,
+        captioner=captioner,
+        detector=_models.detector(params),
+        clip=_models.clip(params),
+        rules=entities.Rules(
+            detection=params.perception.detection,
+            smallest=own.smallest,
+            most=own.most,
+            agreement=own.agreement,
+            shares=(params.pairs.validation, params.pairs.test),
+        ),
+        names=tuple(dict.fromkeys((*tagging, *captioning))),
+    )
+
+
+def _show(row: EntityPicture) -> Unit:
+    boxes = tuple(
+        DrawnBox(box_xyxy01=entity.box.xyxy01, colour=k) for k, entity in enumerate(row.entities)
+    )
+    lines = [Line(text=entity.prompt, colour=k) for k, entity in enumerate(row.entities)]
+    return Unit(
+        tiles=(Tile(image=row.image.array(), boxes=boxes),),
+        text=row.prompt,
+        note=f"asked: {row.asked}",
+        lines=tuple(lines),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(_step.run(main))
