@@ -11,6 +11,7 @@ from pathlib import Path
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

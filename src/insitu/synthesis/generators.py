@@ -103,7 +103,7 @@ class FluxGenerator:
         self.settings = settings
         self.name = pinned("flux", settings.checkpoint)
         pipeline: Any = load_pretrained(
-            FluxPipeline, settings.checkpoint, torch_dtype=getattr(torch, settings.dtype)
+            FluxPipeline, settings.checkpoint, dtype=getattr(torch, settings.dtype)
         )
         self._pipeline = pipeline.to(choose_device(settings.device))
         self._pipeline.set_progress_bar_config(disable=True)
