@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,9 @@ from insitu.digest import code_digest, file_digest
 from insitu.params import Params
 from insitu.records import Manifest, Record, load_manifest, read
 from insitu.records.manifest import MANIFEST
+from insitu.synthesis import cards
 from insitu.synthesis.runner import Engine, Job, Worker, produce
+from pipelines._paths import IMAGES
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
@@ -59,6 +61,47 @@ def make(
         engine=Engine(kind=runner.engine, workers=runner.workers, threads=runner.threads),
         finish=finish,
     )
+
+
+def card(
+    target: Path,
+    record_type: type[Record],
+    *,
+    title: str,
+    text: str,
+    filters: Sequence[str],
+    settings: Mapping[str, Any],
+    made_of: Collection[str] = ("world",),
+) -> Callable[[Path], None]:
+    """What writes the card of a data set, for `make`'s `finish`.
+
+    Args:
+        settings: what decided the rows, as in params.yaml.
+        made_of: where its pictures come from: world, pictures (a user's own), flux.
+    """
+    licences = {}
+    if "world" in made_of:
+        licences[cards.DRAWN] = "what the world's code drew"
+    if "pictures" in made_of:
+        licences |= dict.fromkeys(cards.licences_in(IMAGES), "pictures of your own")
+    if "flux" in made_of:
+        licences["see the model's licence"] = "pictures that FLUX drew"
+    return partial(
+        cards.write,
+        title=title,
+        text=text,
+        record_type=record_type,
+        path=str(target),
+        filters=filters,
+        settings=settings,
+        licences=licences,
+    )
+
+
+def seeing(params: Params) -> dict[str, Any]:
+    """What the models of the data engines are told, without addresses: for cards."""
+    told = {"segmenter", "tagger", "captioner", "faces", "detection", "face"}
+    return {"perception": params.perception.model_dump(include=told)}
 
 
 def rows_of(folder: Path, record_type: type[In], index: int) -> Iterable[In]:

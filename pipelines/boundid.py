@@ -34,6 +34,16 @@ def main(params: Params, report: _step.Report) -> None:
         shards=_engines.shards_of(DETECTIONS),
         settings=params.boundid.model_dump(),
         inputs=[CANDIDATES, DETECTIONS],
+        finish=_engines.card(
+            BOUNDID,
+            BoundId,
+            title="BoundID",
+            text="Two identities in one picture, each with a box and a reference picture"
+            " (Inpaint-Anywhere).",
+            filters=boundid.FILTERS,
+            settings={"boundid": params.boundid.model_dump()},
+            made_of={params.pairs.bank, params.candidates.generator},
+        ),
     )
     steps = data_page.steps(
         ("candidates", manifest.rows + manifest.rejected_rows), manifest, boundid.FILTERS

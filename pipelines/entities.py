@@ -11,6 +11,7 @@ from pathlib import Path
 
 from insitu import world
 from insitu.digest import file_digest
+from insitu.errors import UserError
 from insitu.evaluation import data_page, written
 from insitu.evaluation.checkpoints import Figure
 from insitu.evaluation.gallery.page import DrawnBox, Line, Tile, Unit
@@ -28,8 +29,8 @@ SHOWN = 16
 
 def main(params: Params, report: _step.Report) -> None:
     own = params.entities
-    asked = _captions(params)
-    cut = _engines.numbers(len(asked), params.runner.shard)
+    count = _count(params)
+    cut = _engines.numbers(count, params.runner.shard)
     models = [params.models.detector, params.models.clip]
     facts = _models.pins(params, *models) | own.model_dump()
     if own.generator == "flux":
@@ -44,8 +45,18 @@ def main(params: Params, report: _step.Report) -> None:
         rows=partial(_rows, params, cut),
         shards=len(cut),
         settings=facts | {"shares": [params.pairs.validation, params.pairs.test]},
+        finish=_engines.card(
+            ENTITIES,
+            EntityPicture,
+            title="Entities",
+            text="Pictures with what they show: each entity with its own prompt and box, and a"
+            " prompt for the whole (EliGen).",
+            filters=entities.FILTERS,
+            settings={"entities": own.model_dump()} | _engines.seeing(params),
+            made_of={own.generator},
+        ),
     )
-    steps = data_page.steps(("captions", len(asked)), manifest, entities.FILTERS)
+    steps = data_page.steps(("captions", count), manifest, entities.FILTERS)
     print(" -> ".join(f"{count:,} {name}" for name, count in steps))
     figures = _measure(params) if own.generator == "world" else {}
     for name, figure in figures.items():
@@ -92,18 +103,35 @@ def _measure(params: Params) -> dict[str, Figure]:
     return truth.figures()
 
 
-def _captions(params: Params) -> list[entities.Asked]:
+def _count(params: Params) -> int:
+    """How many captions there are; a user's file is read before any work starts."""
     own = params.entities
     if own.captions == "world":
-        return entities.world_captions(range(own.count), seed=params.seed)
+        return own.count
     if own.generator == "world":
         raise entities.world_cannot_draw(own.captions)
-    lines = Path(own.captions).read_text(encoding="utf-8").splitlines()
-    return entities.read_captions(lines, seed=params.seed)[: own.count]
+    return min(own.count, len(_told(params)))
+
+
+def _told(params: Params) -> list[entities.Asked]:
+    """A user's captions."""
+    file = Path(params.entities.captions)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The captions {file} were given in `entities.captions`.",
+            f"They cannot be read as UTF-8 text: {error}.",
+            "Give a text file with one caption a line, or `world`.",
+        ) from None
+    return entities.read_captions(lines, seed=params.seed)
 
 
 def _rows(params: Params, cut: Sequence[range], index: int) -> list[entities.Asked]:
-    return [asked for asked in _captions(params) if asked.number in cut[index]]
+    numbers = cut[index]
+    if params.entities.captions == "world":
+        return entities.world_captions(numbers, seed=params.seed)
+    return _told(params)[numbers.start : numbers.stop]
 
 
 def _worker(params: Params) -> entities.Entities:

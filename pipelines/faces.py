@@ -10,6 +10,7 @@ from functools import partial
 from insitu.params import Params
 from insitu.records.engines import BankFace
 from insitu.synthesis import groups
+from insitu.synthesis.people import Portrait, WorldPeople
 from pipelines import _engines, _models, _step
 from pipelines._paths import FACES
 
@@ -26,15 +27,23 @@ def main(params: Params, report: _step.Report) -> None:
         rows=partial(_rows, params, cut),
         shards=len(cut),
         settings=_models.pins(params, params.models.face, params.models.detector) | facts,
+        finish=_engines.card(
+            FACES,
+            BankFace,
+            title="Face bank",
+            text="Reference faces of each identity, with landmarks and embedding (AnyPhoto).",
+            filters=groups.BANK_FILTERS,
+            settings={"groups": facts} | _engines.seeing(params),
+        ),
     )
     print(f"{manifest.rows} faces of {own.identities} people, {manifest.rejected_rows} refused")
     report(_engines.counts(manifest))
 
 
-def people(params: Params) -> groups.WorldPeople:
+def people(params: Params) -> WorldPeople:
     """The world's people."""
     own = params.groups
-    return groups.WorldPeople(
+    return WorldPeople(
         identities=own.identities,
         size=own.size,
         seed=params.seed,
@@ -43,12 +52,12 @@ def people(params: Params) -> groups.WorldPeople:
     )
 
 
-def _rows(params: Params, cut: Sequence[range], index: int) -> Iterator[groups.Portrait]:
+def _rows(params: Params, cut: Sequence[range], index: int) -> Iterator[Portrait]:
     crowd = people(params)
     for number in cut[index]:
         person, view = divmod(number, params.groups.references)
         name = crowd.name(person)
-        yield groups.Portrait(
+        yield Portrait(
             id=f"{name}/{view}",
             identity=name,
             image=crowd.reference(person, view),

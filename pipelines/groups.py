@@ -20,6 +20,7 @@ from insitu.records import read, read_rejected
 from insitu.records.engines import BankFace, Group
 from insitu.synthesis import groups
 from insitu.synthesis.generators import pinned
+from insitu.synthesis.people import Annotated
 from pipelines import _engines, _models, _step
 from pipelines._paths import FACES, GROUPS, GROUPS_FIGURES, GROUPS_PAGE
 from pipelines.faces import people
@@ -42,6 +43,15 @@ def main(params: Params, report: _step.Report) -> None:
         )
         | own.model_dump(),
         inputs=[FACES],
+        finish=_engines.card(
+            GROUPS,
+            Group,
+            title="Groups",
+            text="Several people in one picture, each with a name, a place, five landmarks and a"
+            " mask (AnyPhoto).",
+            filters=groups.FILTERS,
+            settings={"groups": own.model_dump()} | _engines.seeing(params),
+        ),
     )
     steps = data_page.steps(("photos", own.count), manifest, groups.FILTERS)
     print(" -> ".join(f"{count:,} {name}" for name, count in steps))
@@ -87,7 +97,7 @@ def _measure(params: Params) -> dict[str, Any]:
     return result
 
 
-def _rows(params: Params, cut: Sequence[range], index: int) -> Iterator[groups.Annotated]:
+def _rows(params: Params, cut: Sequence[range], index: int) -> Iterator[Annotated]:
     crowd = people(params)
     for number in cut[index]:
         yield crowd.photo(number)

@@ -39,6 +39,16 @@ def main(params: Params, report: _step.Report) -> None:
         | own.model_dump()
         | {"shares": [params.pairs.validation, params.pairs.test]},
         inputs=[] if from_world else [IMAGES],
+        finish=_engines.card(
+            QUADRUPLES,
+            Quadruple,
+            title="Quadruples",
+            text="Objects of still images: source image, mask, subject image and regional text"
+            " (LAR-Gen).",
+            filters=quadruples.FILTERS,
+            settings={"quadruples": own.model_dump()} | _engines.seeing(params),
+            made_of={own.source},
+        ),
     )
     objects = manifest.rows + manifest.rejected_rows
     failed = len(manifest.set_aside)

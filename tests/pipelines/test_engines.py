@@ -224,5 +224,8 @@ def test_what_cannot_work_is_refused_before_any_model_is_loaded(tmp_path: Path) 
         settings(tmp_path, boundid={"detection": 0.001})
     with pytest.raises(UserError, match=r"perception.endpoint"):
         settings(tmp_path, perception={"judge": "endpoint"})
+    missing = {"captions": "missing.txt", "generator": "flux"}
+    with pytest.raises(UserError, match="cannot be read"):
+        entities.main(settings(tmp_path, entities=missing), told)
     with pytest.raises(UserError, match="draws scenes, not words"):
         entities.main(settings(tmp_path, entities={"captions": "some.txt"}), told)

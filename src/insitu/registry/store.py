@@ -22,13 +22,15 @@ from insitu.registry.package import Package
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 DIGEST, FIGURES, PREVIOUS, VERDICT = "digest", "figures", "previous_champion", "gate"
+DATA = "data."
+"""Of a version's tags: what follows is a data set's name, the value DVC's hash of it."""
 ARTIFACT = "adapter"
 EXPERIMENT = "insitu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One registered adapter."""
+    """One registered adapter; `data` has DVC's hash of each data set behind it, by name."""
 
     name: str
     version: str
@@ -36,6 +38,7 @@ class Entry:
     aliases: tuple[str, ...]
     figures: Mapping[str, Any]
     run_id: str
+    data: Mapping[str, str]
 
 
 class Store:
@@ -66,10 +69,15 @@ class Store:
             ) from None
         return cls(client, uri)
 
-    def register(self, package: Package, figures: Mapping[str, Any]) -> Entry:
+    def register(
+        self, package: Package, figures: Mapping[str, Any], data: Mapping[str, str] = {}
+    ) -> Entry:
         """Register a package, once: the same digest again is the version that is already there.
 
-        New ones become `candidate`; figures are brought up to date.
+        New ones become `candidate`; figures, and where its data is, are brought up to date.
+
+        Args:
+            data: DVC's hash of each data set that it was tuned on, by the data set's name.
         """
         name = f"{package.card.method}.{package.card.subject}"
         known = {entry.digest: entry for entry in self.versions(name)}
@@ -85,6 +93,8 @@ class Store:
         else:
             version = known[package.digest].version
         self.client.set_model_version_tag(name, version, FIGURES, json.dumps(figures))
+        for dataset, md5 in data.items():
+            self.client.set_model_version_tag(name, version, DATA + dataset, md5)
         if CHAMPION not in self.entry(name, version).aliases:
             self.client.set_registered_model_alias(name, CANDIDATE, version)
         return self.entry(name, version)
@@ -200,6 +210,16 @@ class Store:
         except MlflowException:
             return False
 
+    def find_run(self, tags: Mapping[str, str]) -> str | None:
+        """The newest finished run of our experiment that has these tags."""
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return None
+        asked = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        query = " and ".join(["attributes.status = 'FINISHED'", *asked])
+        found = self.client.search_runs([experiment.experiment_id], query, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
     def _run_of(self, package: Package) -> str:
         """The run that trained the package, or a new one where another server has that."""
         trained = package.run().get("run_id")
@@ -235,4 +255,5 @@ def _entry(version: ModelVersion, aliases: Mapping[str, list[str]]) -> Entry:
         aliases=tuple(sorted(aliases.get(str(version.version), []))),
         figures=json.loads(tags.get(FIGURES, "{}")),
         run_id=str(version.run_id),
+        data={key.removeprefix(DATA): tags[key] for key in sorted(tags) if key.startswith(DATA)},
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from insitu import world
 from insitu.perception.detector import Detection, ZeroShotDetector
-from insitu.records import Box, Image
+from insitu.records import Image
 from insitu.records.engines import (
     BoundId,
     Candidate,
@@ -25,7 +25,7 @@ from insitu.records.engines import (
     Pair,
     PlantedFault,
 )
-from insitu.synthesis.boxes import blank, covered, enlarge, overlap
+from insitu.synthesis.boxes import blank, covered, enlarge, overlap, stored
 from insitu.synthesis.generators import PairGenerator
 from insitu.synthesis.judging import Judge, View
 from insitu.synthesis.lineage import source
@@ -162,10 +162,9 @@ def _findings(places: Sequence[_Place | None]) -> tuple[Finding, ...]:
             found.append(Finding(box=None, detection=0.0, similarity=0.0, covered=0.0))
             continue
         others = [p.detection.box_xyxy01 for j, p in enumerate(places) if p and j != k]
-        x0, y0, x1, y1 = (round(v, 4) for v in place.detection.box_xyxy01)
         found.append(
             Finding(
-                box=Box(x0=x0, y0=y0, x1=x1, y1=y1),
+                box=stored(place.detection.box_xyxy01),
                 detection=round(place.detection.score, 4),
                 similarity=round(place.similarity, 4),
                 covered=round(covered(place.detection.box_xyxy01, others), 4),

@@ -1,5 +1,6 @@
 """Boxes: how they grow, how much they share, and a picture with its boxes blanked."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -10,6 +11,17 @@ from insitu.records import Box
 
 Pixels = NDArray[np.uint8]
 Corners = tuple[float, float, float, float]
+
+
+def stored(corners: Corners) -> Box:
+    """A model's box as it is stored: four digits, rounded outward, so that none loses its width."""
+    x0, y0, x1, y1 = corners
+    return Box(
+        x0=math.floor(x0 * 1e4) / 1e4,
+        y0=math.floor(y0 * 1e4) / 1e4,
+        x1=math.ceil(x1 * 1e4) / 1e4,
+        y1=math.ceil(y1 * 1e4) / 1e4,
+    )
 
 
 def enlarge(box: Box, growth: float, grow: Literal["side", "edge"]) -> Box:

@@ -17,9 +17,9 @@ from insitu.perception.clip import ClipScorer
 from insitu.perception.detector import ZeroShotDetector
 from insitu.perception.dino import crop_square
 from insitu.randomness import rng_for
-from insitu.records import Box, Image
+from insitu.records import Image
 from insitu.records.engines import Entity, EntityPicture, Lineage
-from insitu.synthesis.boxes import overlap
+from insitu.synthesis.boxes import overlap, stored
 from insitu.synthesis.generators import FluxGenerator
 from insitu.synthesis.reading import SIDE, Captioner, Tagger, cut
 from insitu.synthesis.runner import Verdict
@@ -181,8 +181,7 @@ class Entities:
         agreement = self._agreement(images, flat, prompts)
         entities: list[list[tuple[Entity, float]]] = [[] for _ in rows]
         for (i, place), prompt, cosine in zip(flat, prompts, agreement, strict=True):
-            x0, y0, x1, y1 = (round(v, 4) for v in place.box)
-            entity = Entity(word=place.word, prompt=prompt, box=Box(x0=x0, y0=y0, x1=x1, y1=y1))
+            entity = Entity(word=place.word, prompt=prompt, box=stored(place.box))
             entities[i].append((entity, cosine))
         least = self._rules.agreement
         agreeing = [tuple(e for e, cosine in own if cosine >= least) for own in entities]

@@ -14,10 +14,10 @@ from insitu import world
 from insitu.perception.detector import ZeroShotDetector
 from insitu.perception.segmenter import Segmenter
 from insitu.randomness import rng_for
-from insitu.records import Box, Image
+from insitu.records import Image
 from insitu.records.engines import Lineage, Quadruple
 from insitu.records.pictures import Picture
-from insitu.synthesis.boxes import overlap
+from insitu.synthesis.boxes import overlap, stored
 from insitu.synthesis.entities import Place, places
 from insitu.synthesis.lineage import source
 from insitu.synthesis.reading import Captioner, Tagger, cut
@@ -132,12 +132,11 @@ class Quadruples:
         rules = self._rules
         area = round(float(mask.mean()), 4)
         fits = round(overlap(bounds(mask), place.box), 4)
-        x0, y0, x1, y1 = (round(v, 4) for v in place.box)
         record = Quadruple(
             id=f"{row.id}/{number}",
             image=Image.from_array(row.image),
             mask=Image.from_array(np.where(mask, np.uint8(255), np.uint8(0))),
-            box=Box(x0=x0, y0=y0, x1=x1, y1=y1),
+            box=stored(place.box),
             subject=Image.from_array(crop),
             text=text,
             global_text=whole,
