@@ -13,7 +13,7 @@ from insitu.evaluation.charts import trade
 from insitu.evaluation.gallery.page import DrawnBox, Line, Tile, Unit
 from insitu.files import replace_text
 from insitu.params import Params
-from insitu.records import Manifest, read, read_rejected
+from insitu.records import Manifest, load_manifest, read, read_rejected
 from insitu.records.engines import BoundId, Candidate, Detections
 from insitu.synthesis import boundid
 from pipelines import _engines, _step
@@ -45,9 +45,13 @@ def main(params: Params, report: _step.Report) -> None:
             made_of={params.pairs.bank, params.candidates.generator},
         ),
     )
-    steps = data_page.steps(
-        ("candidates", manifest.rows + manifest.rejected_rows), manifest, boundid.FILTERS
-    )
+    # One that no detection could be made of is set aside there, and missing here.
+    drawn = load_manifest(CANDIDATES)
+    begin = [("candidates", drawn.rows)]
+    looked_at = manifest.rows + manifest.rejected_rows + len(manifest.set_aside)
+    if looked_at < drawn.rows:
+        begin.append(("looked at", looked_at))
+    steps = [*begin[:-1], *data_page.steps(begin[-1], manifest, boundid.FILTERS)]
     print(" -> ".join(f"{count:,} {name}" for name, count in steps))
     figures = _figures(params, manifest, steps)
     replace_text(BOUNDID_FIGURES, json.dumps(figures, indent=2) + "\n")

@@ -138,10 +138,11 @@ def measure(cases: Cases, threshold: float) -> Quality:
 
 def curve(cases: Cases) -> tuple[Values, Values, Values]:
     """Thresholds [T], precision [T] and recall [T], a step for each distinct score."""
+    order = np.argsort(cases.scores, kind="stable")
     thresholds = np.unique(cases.scores)[1:]
-    refused = cases.scores[None] < thresholds[:, None]
-    hits = (refused & cases.planted).sum(1)
-    return thresholds, hits / refused.sum(1), hits / max(1, cases.planted.sum())
+    refused = np.searchsorted(cases.scores[order], thresholds, side="left")
+    hits = np.concatenate([[0], np.cumsum(cases.planted[order])])[refused]
+    return thresholds, hits / refused, hits / max(1, cases.planted.sum())
 
 
 def choose(cases: Cases, *, recall: float | None = None, precision: float | None = None) -> float:

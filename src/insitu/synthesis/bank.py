@@ -161,7 +161,8 @@ def subject_of(name: str) -> world.Subject:
         UserError: it is none of the world's, or of another version of it.
     """
     parts = name.split("-")
-    if parts[:2] != [WORLD, str(world.WORLD_VERSION)] or len(parts) != 4:
+    known = parts[:2] == [WORLD, str(world.WORLD_VERSION)] and len(parts) == 4
+    if not known or not all(part.isdecimal() for part in parts[2:]):
         raise UserError(
             f"The identity {name!r} was to be drawn by the world.",
             f"It is none of version {world.WORLD_VERSION} of the world: only its own can be drawn.",

@@ -110,18 +110,20 @@ class Detector:
         asked = [
             (i, k, d) for i, own in enumerate(proposals) for k, ds in enumerate(own) for d in ds
         ]
-        scores = self._judge.same(
-            [View(image=images[i], box_xyxy01=d.box_xyxy01) for i, _, d in asked],
+        # A reference is decoded once, however many proposals it is compared with.
+        known = [
             [
                 [
                     View(image=picture.array(), box_xyxy01=box.xyxy01)
-                    for picture, box in (
-                        (rows[i].references[k].image, rows[i].references[k].box),
-                        (rows[i].references[k].other, rows[i].references[k].other_box),
-                    )
+                    for picture, box in ((r.image, r.box), (r.other, r.other_box))
                 ]
-                for i, k, _ in asked
-            ],
+                for r in row.references
+            ]
+            for row in rows
+        ]
+        scores = self._judge.same(
+            [View(image=images[i], box_xyxy01=d.box_xyxy01) for i, _, d in asked],
+            [known[i][k] for i, k, _ in asked],
             [rows[i].references[k].category for i, k, _ in asked],
         )
         judged: list[list[list[_Place]]] = [[[] for _ in row.references] for row in rows]

@@ -58,12 +58,12 @@ class EmbeddingJudge:
         if not found:
             return []
         # Proposals of one identity share its references: each is embedded once.
-        distinct = {view.image.tobytes(): view for own in references for view in own}
+        distinct = {_key(view): view for own in references for view in own}
         rows = {key: row for row, key in enumerate(distinct)}
         known = self._embed(list(distinct.values()))
         seen = self._embed(found)
         return [
-            float((known[[rows[v.image.tobytes()] for v in own]] @ one).max())
+            float((known[[rows[_key(v)] for v in own]] @ one).max())
             for one, own in zip(seen, references, strict=True)
         ]
 
@@ -138,6 +138,10 @@ def answers(model: LanguageModel, questions: Sequence[Question]) -> list[Any]:
         if isinstance(answer, Unanswered):
             raise RuntimeError(f"unanswered: {answer.reason}")
     return list(found)
+
+
+def _key(view: View) -> tuple[bytes, tuple[float, float, float, float]]:
+    return view.image.tobytes(), view.box_xyxy01
 
 
 def _crop(view: View) -> Pixels:
