@@ -63,6 +63,9 @@ def _die_with_parent() -> None:
     parent = os.environ.get(PARENT)
     if parent is None or not sys.platform.startswith("linux"):
         return
+    # Ignored signals are inherited; whoever launched this may ignore this one.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     set_death_signal = 1
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
     if os.getppid() != int(parent):  # it ended before the signal was asked for

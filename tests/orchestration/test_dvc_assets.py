@@ -157,9 +157,12 @@ def test_inputs_that_change_while_running_are_not_recorded(root: Path) -> None:
 
 
 def test_a_step_dies_with_the_process_that_launched_it(root: Path) -> None:
-    """The step's own part: it asks the kernel for a signal when its parent ends."""
+    """The step's own part: it asks the kernel for a signal when its parent ends.
+
+    The launcher ignores that signal itself, as what runs under some supervisors does.
+    """
     script = (
-        "import subprocess, sys, os, time;"
+        "import signal, subprocess, sys, os, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "code = 'from pipelines import _step; import time; _step._die_with_parent();"
         "print(1, flush=True); time.sleep(60)';"
         "env = os.environ | {'INSITU_PARENT': str(os.getpid())};"
