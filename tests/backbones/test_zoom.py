@@ -53,7 +53,9 @@ def test_outside_of_the_mask_every_bit_stays(case, context: float, size: int) ->
     assert pasted.shape == photo.shape and pasted.dtype == np.uint8
     assert np.array_equal(pasted[mask == 0], photo[mask == 0])
     left, top, right, bottom = require_box(box, photo)
-    assert pasted[(top + bottom) // 2, (left + right) // 2].min() >= 127
+    # A mask thinner than both of its soft edges is nowhere filled wholly.
+    if min(right - left, bottom - top) > 2 * max(1, round(window.side / 48)):
+        assert pasted[(top + bottom) // 2, (left + right) // 2].min() >= 127
 
 
 @given(case=boxed(), context=st.floats(0, 2))
