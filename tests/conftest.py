@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 pytest_plugins = ["tests.tiny"]
 
@@ -11,12 +11,7 @@ pytest_plugins = ["tests.tiny"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # Other work on the machine must not fail a property by making it slow, and a run repeats itself.
-settings.register_profile(
-    "insitu",
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+settings.register_profile("insitu", deadline=None, derandomize=True)
 settings.load_profile("insitu")
 
 

@@ -115,9 +115,11 @@ def box_mask(box_xyxy01: Box, image_HWC: Image) -> Image:
 def _soft(mask_HW: Image, feather: int) -> NDArray[np.float32]:
     """Weights 0..1 that rise inside the mask over `feather` pixels and are 0 outside of it.
 
-    A mask that reaches the edge of the photo does not fade there.
+    A mask that reaches the edge of the photo does not fade there. Weights rise faster in one that
+    is too thin for `feather`, so that its middle is filled wholly.
     """
     inside = (mask_HW > 127).astype(np.uint8)
     framed = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     distance = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    return np.clip(distance / (feather + 1), 0, 1).astype(np.float32)
+    rise = min(feather + 1, max(1.0, float(distance.max())))
+    return np.clip(distance / rise, 0, 1).astype(np.float32)
