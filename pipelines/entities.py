@@ -69,13 +69,7 @@ def main(params: Params, report: _step.Report) -> None:
         text="Captions are drawn, and what the picture shows is written down: each entity with its"
         " own prompt and box, and a prompt for the whole.",
         funnel_steps=steps,
-        lines={
-            "against the world's truth": [
-                Line(text=name, value=data_page.shown(figure)) for name, figure in figures.items()
-            ]
-        }
-        if figures
-        else {},
+        lines=data_page.lines("against the world's truth", figures),
         kept=data_page.sample(read(ENTITIES, EntityPicture), SHOWN, key="entities"),
         refused=data_page.sample_rejected(
             read_rejected(ENTITIES, EntityPicture), SHOWN, key="entities"

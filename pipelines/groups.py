@@ -66,7 +66,7 @@ def main(params: Params, report: _step.Report) -> None:
         text="People with names at places: each face has a box, five landmarks, the person's mask"
         " and the identity whose references it matches.",
         funnel_steps=steps,
-        lines={"wrong names": [Line(text=n, value=data_page.shown(f)) for n, f in figures.items()]},
+        lines=data_page.lines("wrong names", figures),
         kept=data_page.sample(read(GROUPS, Group), SHOWN, key="groups"),
         refused=data_page.sample_rejected(read_rejected(GROUPS, Group), SHOWN, key="groups"),
         show=_show,

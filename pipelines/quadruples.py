@@ -11,7 +11,7 @@ from functools import partial
 from insitu import world
 from insitu.evaluation import data_page, written
 from insitu.evaluation.checkpoints import Figure
-from insitu.evaluation.gallery.page import DrawnBox, Line, Tile, Unit
+from insitu.evaluation.gallery.page import DrawnBox, Tile, Unit
 from insitu.files import replace_text
 from insitu.params import Params
 from insitu.records import read, read_rejected
@@ -64,13 +64,7 @@ def main(params: Params, report: _step.Report) -> None:
         title="Quadruples",
         text="Objects of still images: source image, mask, subject image and regional text.",
         funnel_steps=steps,
-        lines={
-            "against the world's truth": [
-                Line(text=name, value=data_page.shown(figure)) for name, figure in figures.items()
-            ]
-        }
-        if figures
-        else {},
+        lines=data_page.lines("against the world's truth", figures),
         kept=data_page.sample(read(QUADRUPLES, Quadruple), SHOWN, key="quadruples"),
         refused=data_page.sample_rejected(
             read_rejected(QUADRUPLES, Quadruple), SHOWN, key="quadruples"

@@ -38,6 +38,12 @@ def shown(figure: Figure | None) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
+def lines(head: str, figures: Mapping[str, Figure]) -> dict[str, list[Line]]:
+    """Figures under one heading, and no heading without a figure."""
+    own = [Line(text=name, value=shown(figure)) for name, figure in figures.items()]
+    return {head: own} if own else {}
+
+
 def steps(begin: tuple[str, int], manifest: Manifest, filters: Sequence[str]) -> list[Any]:
     """The funnel of a data set: how many are left after each filter, in the filters' order.
 
