@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from insitu.processes import PARENT
 from orchestration import dvc
 from orchestration.showing import shown
 
@@ -53,6 +54,11 @@ def everything_job() -> Any:
     )
 
 
+def asset_key(stage: str) -> dg.AssetKey:
+    """The asset of a stage; an item of a matrix, `encode@subjects`, lies under its stage."""
+    return dg.AssetKey(stage.split("@"))
+
+
 def _upstream(stage: dvc.Stage, makers: dict[str, str]) -> list[str]:
     """Stages whose output, or something inside of it, this one reads."""
     found = []
@@ -70,8 +76,8 @@ def _asset(
     after: Callable[[dg.AssetExecutionContext, Path], None] | None,
 ) -> dg.AssetsDefinition:
     @dg.asset(
-        name=stage.name,
-        deps=list(upstream),
+        key=asset_key(stage.name),
+        deps=[asset_key(name) for name in upstream],
         description=stage.desc,
         group_name=GROUP,
         kinds={"dvc", "python"},
@@ -104,7 +110,7 @@ def launch(
     words = shlex.split(command)
     if words[0] == "python":
         words[0] = sys.executable
-    env = {"INSITU_PARENT": str(os.getpid())}
+    env = {PARENT: str(os.getpid())}
     done = pipes.run(context=context, command=words, cwd=str(root), env=env)
     messages = done.get_custom_messages()
     return shown({key: value for message in messages for key, value in message.items()}, root)

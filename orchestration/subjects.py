@@ -16,7 +16,7 @@ def tune_asset(root: Path) -> dg.AssetsDefinition:
 
     @dg.asset(
         name="tune",
-        deps=["subjects", "regularization"],
+        deps=["subjects", "regularization", dg.AssetKey(["encode", "subjects"])],
         partitions_def=PARTITIONS,
         description="One row is a subject: its adapter package. Records nothing in DVC; the stage"
         " adapters does, for all subjects together.",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 SUBJECTS = Path("data/subjects")
+ENCODED = Path("data/encoded")
 ADAPTERS = Path("data/adapters")
 MANIFEST = ADAPTERS / "manifest.json"
 TUNED_PAGE = Path("reports/tuned")

@@ -1,8 +1,7 @@
 """What every step does the same: settings, quiet libraries, refusals in three parts, a report."""
 
-import ctypes
+import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,11 +10,9 @@ from typing import Any
 
 from insitu.errors import UserError
 from insitu.params import Params, load
+from insitu.processes import die_with_parent
 
 REFUSED = 2
-PARENT = "INSITU_PARENT"
-"""Set by what launches a step: the process that it must not outlive."""
-
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -25,8 +22,11 @@ def run(step: Callable[[Params, Report], None]) -> int:
     The step gets a function that tells what is worth seeing about its result; it goes to whoever
     launched it, if anyone listens.
     """
-    _die_with_parent()
+    die_with_parent()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # of kernels for other GPUs
     try:
         with _reporting() as report:
             step(load(), report)
@@ -56,17 +56,3 @@ def _reporting() -> Iterator[Report]:
 
     with open_dagster_pipes() as pipes:
         yield pipes.report_custom_message
-
-
-def _die_with_parent() -> None:
-    """Where the kernel can (Linux), end when the launching process ends, however it does."""
-    parent = os.environ.get(PARENT)
-    if parent is None or not sys.platform.startswith("linux"):
-        return
-    # Ignored signals are inherited; whoever launched this may ignore this one.
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    set_death_signal = 1
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it ended before the signal was asked for
-        sys.exit(f"the launching process {parent} is gone")

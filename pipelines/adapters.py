@@ -8,6 +8,8 @@ costs only itself. Run from the repository's root:
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import shutil
 import sys
@@ -17,25 +19,17 @@ from typing import Any
 from insitu.errors import UserError
 from insitu.files import replace_text
 from insitu.params import Params
-from insitu.records import read
-from insitu.records.engines import RegularPhoto
-from insitu.records.subjects import SubjectPhoto
-from insitu.registry.package import RUN, Package
-from pipelines import _step
-from pipelines._paths import ADAPTERS, MANIFEST, REGULARIZATION, SUBJECTS
+from insitu.registry.package import RUN, Base, Package
+from pipelines import _step, _tuning
+from pipelines._paths import ADAPTERS, ENCODED, MANIFEST
 
 
 def main(params: Params, report: _step.Report, subject: str | None = None) -> None:
-    names = sorted(path.name for path in SUBJECTS.iterdir() if path.is_dir())
-    if subject is not None and subject not in names:
-        raise UserError(
-            f"The subject {subject!r} was to be tuned on.",
-            f"There are no photos of it in {SUBJECTS}.",
-            f"Use one of: {', '.join(names)}; or run the stage `subjects` first.",
-        )
-    bench = _Bench(params)
-    for name in names if subject is None else [subject]:
-        bench.tune(name)
+    names = _tuning.subjects()
+    with contextlib.ExitStack() as stack:
+        bench = _Bench(params, stack)
+        for name in _tuning.require(subject, names):
+            bench.tune(name)
     if subject is None:
         _prune(names)
         packages = {name: Package.open(ADAPTERS / name).digest for name in names}
@@ -44,64 +38,85 @@ def main(params: Params, report: _step.Report, subject: str | None = None) -> No
 
 
 class _Bench:
-    """The base and the method, loaded when the first subject needs them."""
+    """The base, loaded when the first subject needs it, and what is the same for all.
 
-    def __init__(self, params: Params) -> None:
-        from insitu.training.tune import Plan
+    What `stack` holds ends with the stage: the run that the subjects' runs are shown under.
+    """
 
-        settings = params.tune
+    def __init__(self, params: Params, stack: contextlib.ExitStack) -> None:
+        from insitu.backbones.loading import base_digest
+        from insitu.methods.dreammix.data import REGULAR, SUBJECT
+        from insitu.training.recipe import Devices, Recipe, Watch
+        from insitu.training.tune import Setup
+
+        own, checkpoint = params.tune, params.models.sdxl_inpaint
+        shares = {SUBJECT: 1 - own.regular_share, REGULAR: own.regular_share}
         self.params = params
-        self.plan = Plan(
-            steps=settings.steps,
-            batch=settings.batch,
-            lr=settings.lr,
-            cooldown=settings.cooldown,
-            drop=settings.drop,
-            grow=settings.grow,
-            identifier=settings.identifier,
-            regular_share=settings.regular_share,
-            context=settings.dreammix.context,
-            seed=params.seed,
-            validate_every=settings.validate_every,
-            save_every=settings.save_every,
-        )
-        self.backbone: Any = None
         self.store: Any = None
+        self.parent: str | None = None
+        self.stack = stack
+        self.backbone = functools.lru_cache(maxsize=1)(self._load)
+        self.setup = Setup(
+            method=_tuning.method(params),
+            base=Base(**checkpoint.model_dump(), weights_digest=base_digest(checkpoint)),
+            precision={"dtype": _tuning.DTYPE, **own.base.model_dump()},
+            device=params.device,
+            recipe=Recipe.of(own.recipe(shares=shares, seed=params.seed)),
+            devices=Devices(**own.devices.model_dump()),
+            watch=Watch(validate=own.validate_every, save=own.save_every),
+            backbone=self.backbone,
+            tracking_uri=params.registry.tracking_uri,
+        )
 
     def tune(self, name: str) -> None:
-        from insitu.backbones.loading import base_digest, choose_device
-        from insitu.methods import find
+        from insitu.evaluation.placement import Reference
         from insitu.registry.store import Store
-        from insitu.training.run_logger import RunLogger
-        from insitu.training.tune import input_digest, tune
+        from insitu.training.benchmark import Benchmark
+        from insitu.training.run_logger import RunLogger, parent_run
+        from insitu.training.tune import Subject, input_digest, tune
 
-        photos = list(read(SUBJECTS / name, SubjectPhoto))
-        settings = getattr(self.params.tune, self.params.tune.method).model_dump()
-        method = find(self.params.tune.method, settings)
-        base = self.params.models.sdxl_inpaint
-        regular = list(read(REGULARIZATION / name, RegularPhoto))
-        wanted = input_digest(photos, regular, self.plan, method, base_digest(base))
+        rows = _tuning.rows(name)
+        subject = Subject(
+            name=name,
+            class_word=rows[0][0].class_word,
+            identifier=self.params.tune.identifier,
+            encoded=ENCODED / "subjects" / name,
+            facts=_tuning.facts(self.params, rows),
+            requests=_tuning.requests(rows[0], self.params),
+        )
+        wanted = input_digest(subject, self.setup)
         if _finished(ADAPTERS / name) == wanted:
             print(f"{name}: unchanged")
             return
-        if self.backbone is None:
+        if self.store is None:
             # The server first: one that is not there is refused before a model is loaded.
             self.store = Store.connect(self.params.registry.tracking_uri)
-            _step.quiet()
-            from insitu.backbones.unet import InpaintBackbone
-
-            self.backbone = InpaintBackbone.load(base, device=choose_device(self.params.device))
+            tags = {"stage": "adapters", "setup": self.setup.digest}
+            self.parent = self.stack.enter_context(parent_run(self.store, "adapters", tags))
+        tags = {"subject": name, "input": wanted}
+        models = self.params.models
         package = tune(
-            photos,
-            ADAPTERS / name,
-            regular=regular,
-            plan=self.plan,
-            method=method,
-            backbone=self.backbone,
-            logger=RunLogger(self.store, name, {"subject": name, "input": wanted}),
-            progress=True,
-        )
+            subject, ADAPTERS / name, self.setup, show=True,
+            logger=RunLogger(self.store, name, tags, parent=self.parent),
+            benchmark=Benchmark(
+                Reference.of(rows[0]).photos,
+                {"dino": models.dino.model_dump(), "clip": models.clip.model_dump()},
+            ),
+        )  # fmt: skip
         print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s")
+
+    def _load(self) -> Any:
+        from insitu.backbones.loading import choose_device
+        from insitu.backbones.precision import Precision
+        from insitu.backbones.unet import InpaintBackbone
+
+        _step.quiet()
+        own = self.params.tune.base
+        return InpaintBackbone.load(
+            self.params.models.sdxl_inpaint,
+            device=choose_device(self.params.device),
+            precision=Precision(quantize=own.quantize, text=own.text),
+        )
 
 
 def _finished(folder: Path) -> str | None:

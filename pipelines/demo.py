@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from insitu.params import Params
+from insitu.processes import PARENT
 from pipelines import _step
 from pipelines._paths import METRICS, REGISTERED, SUBJECTS, TUNED_PAGE
 
@@ -70,7 +71,7 @@ def running(command: list[str], health: str, name: str) -> Iterator[None]:
     log = Path(".insitu") / f"{name}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as file:
-        env = os.environ | {_step.PARENT: str(os.getpid())}
+        env = os.environ | {PARENT: str(os.getpid())}
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
         try:
             _wait(process, health, name, log)

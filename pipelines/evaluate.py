@@ -37,17 +37,21 @@ def main(params: Params, report: _step.Report) -> None:
     from insitu.backbones.loading import choose_device, load_pretrained
     from insitu.backbones.unet import InpaintBackbone
     from insitu.evaluation import tuned, tuned_page
+    from insitu.evaluation.checkpoints.judging import PRESENT
     from insitu.evaluation.gallery.writing import write
-    from insitu.evaluation.placement import Scorer, places
+    from insitu.evaluation.placement import places
     from insitu.methods import find
     from insitu.perception.clip import ClipScorer
+    from insitu.perception.detector import ZeroShotDetector
     from insitu.perception.dino import IdentityEncoder
 
     device, settings = choose_device(params.device), params.evaluate
     backbone = InpaintBackbone.load(params.models.sdxl_inpaint, device=device)
-    scorer = Scorer(
+    metrics = tuned.make_metrics(
         clip=load_pretrained(ClipScorer, params.models.clip, device=device),
         dino=load_pretrained(IdentityEncoder, params.models.dino, device=device),
+        detector=load_pretrained(ZeroShotDetector, params.models.detector, device=device),
+        threshold=PRESENT,
     )
     rooms = places(settings.scenes, size=settings.size, seed=params.seed)
     trials = []
@@ -67,7 +71,7 @@ def main(params: Params, report: _step.Report) -> None:
             tuned.trial(
                 list(read(SUBJECTS / name, SubjectPhoto)), rooms, seeds=settings.seeds,
                 seed=params.seed, identifier=str(package.card.identifier),
-                paint_tuned=paint_tuned, scorer=scorer,
+                paint_tuned=paint_tuned, metrics=metrics,
                 paint_untuned=functools.partial(method.paint, backbone),
             )
         )  # fmt: skip
@@ -80,13 +84,15 @@ def main(params: Params, report: _step.Report) -> None:
     alone = {t.subject: _figures(tuned.summarize([t], seed=params.seed)) for t in trials}
     replace_text(METRICS, json.dumps(_figures(summary), indent=2) + "\n")
     replace_text(FIGURES, json.dumps(alone, indent=2) + "\n")
-    for name, c in summary.items():
+    for name, found in summary.items():
+        c, failed = found.comparison, (found.tuned_failed, found.untuned_failed)
         print(
-            f"{name:7} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
+            f"{name:18} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
             f"{_shown(c.difference)}"
+            + (f"  failed {failed[0]} and {failed[1]}" if any(failed) else "")
         )
     report(
-        {f"{name}_gain": _shown(c.difference) for name, c in summary.items()}
+        {f"{name}_gain": _shown(found.comparison.difference) for name, found in summary.items()}
         | {"page": str(TUNED_PAGE / "index.html"), "overview": str(OVERVIEW)}
     )
     print(f"wrote {TUNED_PAGE / 'index.html'}")
@@ -98,7 +104,7 @@ def _write_plots(trials: Sequence[Any], folder: Path) -> None:
         (trial.subject, place, seed, f"{untuned[seed]:.4f}", f"{tuned[seed]:.4f}")
         for trial in trials
         for place, (untuned, tuned) in enumerate(
-            zip(trial.untuned_scores["dino"], trial.tuned_scores["dino"], strict=True)
+            zip(*map(trial.values, _both(trial, "dino")), strict=True)
         )
         for seed in range(len(tuned))
     ]
@@ -113,19 +119,24 @@ def _write_plots(trials: Sequence[Any], folder: Path) -> None:
     _write_table(folder / "validation.csv", ("subject", "step", "validation_loss"), losses)
 
 
+def _both(trial: Any, metric: str) -> tuple[Any, Any]:
+    return trial.untuned_scores[metric], trial.tuned_scores[metric]
+
+
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
 
 
 def _figures(summary: Any) -> dict[str, Any]:
+    """By metric; `failed` = pictures that could not be measured, in the mean as the worst value."""
     return {
         name: {
-            "tuned": c.first.rounded(),
-            "untuned": c.second.rounded(),
-            "difference": c.difference.rounded(),
+            "tuned": found.comparison.first.rounded() | {"failed": found.tuned_failed},
+            "untuned": found.comparison.second.rounded() | {"failed": found.untuned_failed},
+            "difference": found.comparison.difference.rounded(),
         }
-        for name, c in summary.items()
+        for name, found in summary.items()
     }
 
 

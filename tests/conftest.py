@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.tiny"]
+pytest_plugins = ["tests.object_store", "tests.tiny"]
 
 # Set before any test module imports a library that reads it: a test never waits for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -83,7 +83,9 @@ def test_every_setting_says_what_it_is() -> None:
 def test_a_misspelt_key_is_named_in_full_and_the_right_one_suggested(
     file: Path, data: st.DataObject
 ) -> None:
-    key = data.draw(st.sampled_from([key for key in keys(shipped()) if len(key) > 4]))
+    # What is worn by what is named freely: no key there is a mistake.
+    named = [key for key in keys(shipped()) if len(key) > 4 and "clothes." not in key]
+    key = data.draw(st.sampled_from(named))
     group, dot, name = key.rpartition(".")
     cut = data.draw(st.integers(1, len(name) - 1))
     wrong = f"{group}{dot}{name[:cut]}q{name[cut:]}"

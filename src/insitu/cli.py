@@ -49,6 +49,8 @@ DataSetName = Annotated[str, typer.Argument(metavar="NAME", help="The data set: 
 @app.callback()
 def main() -> None:
     """Put chosen subjects at chosen places in an image, and run the life of the models."""
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
 
 
 @app.command()
@@ -63,6 +65,34 @@ def doctor(
     else:
         render(report, Console())
     if not report.ok:
+        raise typer.Exit(PROBLEMS_FOUND)
+
+
+@app.command()
+def plan(
+    method: Annotated[str, typer.Argument(help="The method, such as dreammix.")],
+    device_memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GIB", min=0.001, help="Plan for a device with so much, not for this."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")] = False,
+    params: ParamsFile = SETTINGS,
+) -> None:
+    """Predict the peak memory of training from shapes alone; exit with 1 if it does not fit."""
+    import json
+
+    from insitu.training.memory.report import facts, render
+    from insitu.training.memory.settings import plan_of
+
+    found = plan_of(method, load(params), device_memory)
+    if as_json:
+        typer.echo(json.dumps(facts(*found), indent=2))
+    else:
+        render(*found, Console())
+    predicted, memory, _ = found
+    if predicted.peak > memory:
         raise typer.Exit(PROBLEMS_FOUND)
 
 

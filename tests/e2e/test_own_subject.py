@@ -129,7 +129,7 @@ def add_photos(project: Project) -> None:
 
 def test_photos_become_a_partition_and_an_adapter_and_are_pruned(project: Project) -> None:
     add_photos(project)
-    project.run(*project.materialize("subjects,attributes,regularization"))
+    project.run(*project.materialize("subjects,attributes,regularization,encode/subjects"))
     names = {path.name for path in (project.root / "data/subjects").iterdir() if path.is_dir()}
     assert OWN in names and len(names) == 2
     assert project.partitions() == names
@@ -149,7 +149,9 @@ def test_photos_become_a_partition_and_an_adapter_and_are_pruned(project: Projec
     )
 
     shutil.rmtree(project.root / "subjects" / OWN)
-    told_by_stage = project.run(*project.materialize("subjects,attributes,regularization,adapters"))
+    told_by_stage = project.run(
+        *project.materialize("subjects,attributes,regularization,encode/subjects,adapters")
+    )
     assert f"{OWN}: removed, it is no longer a subject" in told_by_stage
     assert project.partitions() == names - {OWN}
     assert project.adapters() == {n: digest for n, digest in kept.items() if n != OWN}

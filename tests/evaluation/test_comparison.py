@@ -6,7 +6,7 @@ Needs no checkpoint.
 import numpy as np
 import pytest
 
-from insitu.evaluation.comparison import compare
+from insitu.evaluation.comparison import compare, nested_mean
 
 
 def make_scores(rng: np.random.Generator, shift: float, subjects: int = 6) -> np.ndarray:
@@ -28,7 +28,7 @@ def test_means_are_plain_means_and_pairs_cancel_what_they_share() -> None:
     assert result.difference.value == pytest.approx((first - second).mean())
     assert result.difference.high - result.difference.low < 0.02
     assert result.first.high - result.first.low > 0.5
-    assert result.better and not compare(second, first).better
+    assert result.difference.low > 0 > compare(second, first).difference.high
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -41,15 +41,24 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 50 <= covered <= 60
 
 
-def test_a_failed_picture_counts_as_the_worst() -> None:
+def test_a_score_that_is_none_is_refused() -> None:
+    """A failed case has its metric's worst value before it is compared."""
     scores = np.full((2, 2, 2), 0.8)
-    scores[0, 0, 0] = 0.1
     failed = scores.copy()
     failed[1, 1, 1] = np.nan
-    result = compare(scores, failed)
-    assert result.second.value == pytest.approx((6 * 0.8 + 0.1 + 0.1) / 8)
-    assert result.second.n == 8
-    with pytest.raises(ValueError, match="no case"):
-        compare(np.full((1, 1, 1), np.nan), np.full((1, 1, 1), np.nan))
+    with pytest.raises(ValueError, match="no finite scores"):
+        compare(scores, failed)
+    with pytest.raises(ValueError, match="no finite scores"):
+        compare(scores[:0], scores[:0])
     with pytest.raises(ValueError, match="do not pair"):
         compare(scores, scores[:1])
+
+
+def test_one_ways_mean_has_the_same_interval_alone() -> None:
+    scores = make_scores(np.random.default_rng(0), 0.0)
+    alone, first = nested_mean(scores), compare(scores, 0 * scores).first
+    assert (alone.value, alone.low, alone.high) == pytest.approx(
+        (first.value, first.low, first.high)
+    )
+    with pytest.raises(ValueError, match="no finite scores"):
+        nested_mean(scores[0])

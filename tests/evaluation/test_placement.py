@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from insitu.evaluation.metrics import Photo
 from insitu.evaluation.placement import Place, Reference, places
 
 SHARES = st.floats(0.0, 0.6)
@@ -25,9 +26,9 @@ def test_a_box_has_the_asked_proportions_and_stands_on_the_ground(
 
 def test_proportions_are_those_of_pixels_and_a_mean_of_ratios() -> None:
     wide, tall = np.zeros((50, 100, 3), np.uint8), np.zeros((100, 50, 3), np.uint8)
-    whole = (0.0, 0.0, 1.0, 1.0)
-    one = Reference(images=[wide], boxes_xyxy01=[(0.0, 0.0, 0.5, 1.0)], class_word="mug")
-    both = Reference(images=[wide, tall], boxes_xyxy01=[whole, whole], class_word="mug")
+    half = Photo(image=wide, box_xyxy01=(0.0, 0.0, 0.5, 1.0))
+    one = Reference(photos=(half,), class_word="mug")
+    both = Reference(photos=(Photo(image=wide), Photo(image=tall)), class_word="mug")
     assert one.proportions == pytest.approx(1.0)
     assert both.proportions == pytest.approx(1.0)
 

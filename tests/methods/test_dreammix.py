@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from insitu import world
 from insitu.backbones.unet import InpaintBackbone
 from insitu.errors import UserError
-from insitu.methods import Batch, Request, find
+from insitu.methods import Example, Request, Told, find
 from insitu.methods.dreammix import DreamMix, Settings
+from insitu.methods.dreammix.data import REGULAR, SUBJECT
 from insitu.params import Checkpoint
 
 NANO = Path(__file__).resolve().parents[2] / "models" / "nano" / "sdxl-inpaint"
@@ -41,19 +42,26 @@ def method(backbone: InpaintBackbone):
     method.detach(backbone)
 
 
-def make_batch(regular: tuple[bool, ...]) -> Batch:
-    scenes = [world.sample_scene(world.rng_for("dreammix", i)) for i in range(len(regular))]
-    masks = np.zeros((len(regular), 64, 64), np.uint8)
-    masks[:, 8:40, 16:52] = 255
-    return Batch(
-        images=np.stack([world.render(scene).image for scene in scenes]), masks=masks,
-        prompts=("a sks mug",) * len(regular), regular=np.array(regular),
-    )  # fmt: skip
+def make_examples(*pools: str) -> list[Example]:
+    scenes = [world.sample_scene(world.rng_for("dreammix", i)) for i in range(len(pools))]
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:40, 16:52] = 255
+    return [
+        Example(
+            id=f"e{i}", image=world.render(scene).image, mask=mask, prompt="a sks mug", pool=pool
+        )
+        for i, (scene, pool) in enumerate(zip(scenes, pools, strict=True))
+    ]
 
 
-def noise_and_times(batch: Batch, backbone: InpaintBackbone) -> tuple[torch.Tensor, torch.Tensor]:
+def told_of(method: DreamMix, backbone: InpaintBackbone, examples: list[Example]) -> Told:
+    text = backbone.encode_text(tuple(example.prompt for example in examples))
+    with_text = {"text.context": text.context, "text.pooled": text.pooled}
+    return method.condition(backbone, examples) | with_text
+
+
+def noise_and_times(count: int, backbone: InpaintBackbone) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    count = len(batch.prompts)
     shape = (count, *backbone.latent_shape)
     return torch.randn(shape, generator=generator), torch.rand(count, generator=generator)
 
@@ -67,33 +75,39 @@ def test_the_loss_is_the_papers(
     """
     schedule = DDPMScheduler.from_config(backbone.schedule.config, prediction_type=kind)
     monkeypatch.setattr(backbone, "schedule", schedule)
-    batch = make_batch((False, True, False))
-    noise, t = noise_and_times(batch, backbone)
-    terms = method.loss(backbone, batch, noise, t)
+    examples = make_examples(SUBJECT, REGULAR, SUBJECT)
+    told = told_of(method, backbone, examples)
+    noise, t = noise_and_times(3, backbone)
+    terms = method.loss(backbone, told, noise, t)
 
-    told = method.condition(backbone, batch)
     timestep = (t * 1000).long()
     alpha = backbone.pipeline.scheduler.alphas_cumprod[timestep].reshape(-1, 1, 1, 1)
-    z_t = alpha.sqrt() * told.z_0 + (1 - alpha).sqrt() * noise
-    e = backbone.predict(z_t, timestep, told.mask, told.holed, told.text)
-    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * told.z_0
+    z_t = alpha.sqrt() * told["z_0"] + (1 - alpha).sqrt() * noise
+    text = backbone.encode_text(("a sks mug",) * 3)
+    e = backbone.predict(z_t, timestep, told["mask"], told["holed"], text)
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * told["z_0"]
     eps = noise if kind == "epsilon" else velocity
     stride = 64 // backbone.latent_shape[1]
-    m = torch.from_numpy(batch.masks[:, None, ::stride, ::stride] // 255).float()
-    each = [
-        (1.5 * m[i] * (e[i] - eps[i]) ** 2 + 0.7 * (1 - m[i]) * (e[i] - eps[i]) ** 2).mean()
-        for i in range(3)
-    ]
-    torch.testing.assert_close(terms["subject"], (each[0] + each[2]) / 2, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(terms["regular"], 0.4 * each[1] / 2, rtol=1e-4, atol=1e-5)
+    masks = np.stack([example.mask for example in examples])
+    m = torch.from_numpy(masks[:, None, ::stride, ::stride] // 255).float()
+    each = torch.stack(
+        [
+            (1.5 * m[i] * (e[i] - eps[i]) ** 2 + 0.7 * (1 - m[i]) * (e[i] - eps[i]) ** 2).mean()
+            for i in range(3)
+        ]
+    )
+    subject, regular = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 0.4, 0.0])
+    torch.testing.assert_close(terms["subject"], subject * each, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["regular"], regular * each, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_adapter_learns_and_all_of_it(backbone: InpaintBackbone, method: DreamMix) -> None:
-    batch = make_batch((False, False))
+    told = told_of(method, backbone, make_examples(SUBJECT, SUBJECT))
     learning = [p for p in backbone.unet.parameters() if p.requires_grad]
     layers = [n for n, _ in backbone.unet.named_modules() if n.endswith(SETTINGS.targets)]
     assert len(learning) == 2 * len(layers) > 0
-    sum(method.loss(backbone, batch, *noise_and_times(batch, backbone)).values()).backward()
+    terms = method.loss(backbone, told, *noise_and_times(2, backbone))
+    torch.stack(list(terms.values())).mean().backward()
     assert all(p.grad is not None for p in learning)
 
 
@@ -133,7 +147,7 @@ def test_plain_diffusers_loads_the_adapter_and_paints_the_same(
     state = random_state(method, backbone)
     method.detach(backbone)
     photo = world.render(world.sample_scene(world.rng_for("dreammix", "photo"))).image
-    mask = make_batch((False,)).masks[0]
+    mask = make_examples(SUBJECT)[0].mask
     fill = {"steps": 3, "guidance_scale": 3.0}
     untuned = backbone.fill([photo], [mask], ["a red mug"], [5], **fill)[0]
     method.load(backbone, state)

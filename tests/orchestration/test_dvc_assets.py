@@ -163,7 +163,7 @@ def test_a_step_dies_with_the_process_that_launched_it(root: Path) -> None:
     """
     script = (
         "import signal, subprocess, sys, os, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        "code = 'from pipelines import _step; import time; _step._die_with_parent();"
+        "code = 'from insitu.processes import die_with_parent; import time; die_with_parent();"
         "print(1, flush=True); time.sleep(60)';"
         "env = os.environ | {'INSITU_PARENT': str(os.getpid())};"
         "child = subprocess.Popen([sys.executable, '-c', code], env=env, stdout=subprocess.PIPE);"

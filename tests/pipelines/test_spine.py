@@ -25,10 +25,23 @@ from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import WEIGHTS, Package
 from insitu.registry.store import Store
-from pipelines import _paths, adapters, attributes, evaluate, register, regularization, subjects
+from pipelines import (
+    _paths,
+    adapters,
+    attributes,
+    encode,
+    evaluate,
+    register,
+    regularization,
+    subjects,
+)
 from tests.tiny import write_params
 
 ROOT = Path(__file__).parents[2]
+METRICS = {
+    "dino", "clip_i", "clip_t", "found", "location_error", "background_mean",
+    "background_largest", "seam",
+}  # fmt: skip
 told: Callable[[dict[str, Any]], None] = lambda facts: None  # noqa: E731
 
 
@@ -71,6 +84,7 @@ def chain(params: Params, folder: Path, store: Store) -> Path:
         subjects.main(params, told)
         attributes.main(params, told)
         regularization.main(params, told)
+        encode.main(params, told)
         adapters.main(params, told)
         evaluate.main(params, told)
         register.main(params, told)
@@ -90,10 +104,11 @@ def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
     assert all(name in page for name in names)
     assert len(list((chain / _paths.TUNED_PAGE / "pictures").iterdir())) >= 2 * 2 * 3
     figures = json.loads((chain / _paths.METRICS).read_text())
-    assert set(figures) == {"dino", "clip_i", "clip_t"}
+    assert set(figures) == METRICS
     for figure in figures.values():
         assert figure["difference"]["low"] <= figure["difference"]["value"]
         assert figure["tuned"]["n"] == 2 * 2 * 1
+        assert set(figure["tuned"]) == {"value", "low", "high", "n", "failed"}
 
 
 def test_plots_have_every_picture_and_every_validation(chain: Path) -> None:
@@ -107,7 +122,7 @@ def test_plots_have_every_picture_and_every_validation(chain: Path) -> None:
     with (chain / _paths.PLOTS / "validation.csv").open() as file:
         losses = list(csv.DictReader(file))
     assert {(row["subject"], row["step"]) for row in losses} == {
-        (row["subject"], "2") for row in pictures
+        (row["subject"], step) for row in pictures for step in ("0", "2")
     }
     with Pillow.open(chain / _paths.OVERVIEW) as overview:
         # A row a subject; a photo, then untuned and tuned in both places.
@@ -132,12 +147,12 @@ def test_a_registered_adapter_is_the_product_of_its_run(chain: Path, store: Stor
     assert store.names() == sorted(json.loads((chain / _paths.REGISTERED).read_text()))
     entry = store.entry("dreammix.my-mug", "candidate")
     assert entry.digest == Package.open(chain / _paths.ADAPTERS / "my-mug").digest
-    assert set(entry.figures) == {"dino", "clip_i", "clip_t"}
+    assert set(entry.figures) == METRICS
     run = store.client.get_run(entry.run_id)
     assert run.info.status == "FINISHED" and run.data.tags["subject"] == "my-mug"
-    assert run.data.params["steps"] == "3" and run.data.params["dreammix.rank"] == "2"
+    assert run.data.params["plan.steps"] == "3" and run.data.params["method.rank"] == "2"
     losses = store.client.get_metric_history(entry.run_id, "validation_loss")
-    assert [metric.step for metric in losses] == [1]  # counted from 0
+    assert [metric.step for metric in losses] == [2]
     pictures = [file.path for file in store.client.list_artifacts(entry.run_id, "pictures")]
     assert pictures == ["pictures/step-000002.png"]
 
@@ -196,7 +211,9 @@ def test_a_subject_that_is_gone_is_pruned(
     subjects.main(params, told)
     attributes.main(params, told)
     regularization.main(params, told)
+    encode.main(params, told)
     adapters.main(params, told)
+    assert not (copy / _paths.ENCODED / "subjects" / "my-mug").exists()
     assert "my-mug" not in state(copy) and len(state(copy)) == 1
     assert not (copy / _paths.REGULARIZATION / "my-mug").exists()
     with pytest.raises(UserError, match="no photos of it"):

@@ -160,32 +160,12 @@ def alone(data: bytes, tmp_path: Path, name: str = "x.jpg") -> Picture | Rejecte
     return row
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def upload(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
+def upload(object_store: str) -> Iterator[Callable[[Path], str]]:
     """Puts a folder on S3 and gives its url."""
     import boto3
     import s3fs
 
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
     client.create_bucket(Bucket="pictures")
 

@@ -15,7 +15,9 @@ from diffusers import DDPMScheduler, StableDiffusionXLInpaintPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from insitu.backbones.loading import base_digest, load_pretrained
+from insitu.backbones.empty import empty_pipeline
+from insitu.backbones.loading import base_digest
+from insitu.backbones.precision import PLAIN, Precision, load_pipeline, require_trainable
 from insitu.errors import UserError
 from insitu.params import Checkpoint
 
@@ -36,8 +38,11 @@ class Text:
 class InpaintBackbone:
     """The frozen checkpoint; what a method attaches to `unet` is all that learns."""
 
-    def __init__(self, pipeline: Any, *, checkpoint: Checkpoint, digest: str) -> None:
+    def __init__(
+        self, pipeline: Any, *, checkpoint: Checkpoint, digest: str, precision: Precision = PLAIN
+    ) -> None:
         self.pipeline, self.checkpoint, self.digest = pipeline, checkpoint, digest
+        self.precision = precision
         for module in (pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
             module.requires_grad_(False).eval()
         self.schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -45,15 +50,23 @@ class InpaintBackbone:
 
     @classmethod
     def load(
-        cls, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype = torch.float32
+        cls, checkpoint: Checkpoint, *, device: torch.device, precision: Precision = PLAIN
     ) -> Self:
         """Load a pipeline's folder or pinned hub id.
 
         Raises:
-            UserError: it is incomplete, its U-Net does not take 9 channels, or it predicts
-                something other than the noise or the velocity.
+            UserError: it is incomplete, its U-Net does not take 9 channels, it predicts something
+                other than the noise or the velocity, or the precision cannot be had here.
         """
-        pipeline = load_pretrained(StableDiffusionXLInpaintPipeline, checkpoint, dtype=dtype)
+        if precision.dtype == torch.float16:
+            raise UserError(
+                f"{checkpoint.path} was to be loaded in float16.",
+                "SDXL's autoencoder overflows in it, and so do gradients without loss scaling.",
+                "Set `dtype` to bfloat16 or float32.",
+            )
+        pipeline = load_pipeline(
+            StableDiffusionXLInpaintPipeline, checkpoint, device=device, precision=precision
+        )
         pipeline.set_progress_bar_config(disable=True)
         channels = pipeline.unet.config.in_channels
         if channels != 9:
@@ -70,15 +83,31 @@ class InpaintBackbone:
                 f"Its schedule predicts {kind!r}; losses here are of {' or '.join(PREDICTIONS)}.",
                 "Give a checkpoint that predicts the noise or the velocity.",
             )
-        return cls(pipeline.to(device), checkpoint=checkpoint, digest=base_digest(checkpoint))
+        digest = base_digest(checkpoint)
+        return cls(pipeline, checkpoint=checkpoint, digest=digest, precision=precision)
+
+    @classmethod
+    def empty(cls, checkpoint: Checkpoint, *, precision: Precision = PLAIN) -> Self:
+        """The same parts in the same shapes with weights that were never read, for memory plans.
+
+        It is not quantized, whatever the precision says.
+        """
+        pipeline = empty_pipeline(StableDiffusionXLInpaintPipeline, checkpoint, precision.dtype)
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(pipeline, checkpoint=checkpoint, digest="", precision=precision)
 
     @property
     def unet(self) -> Any:
         return self.pipeline.unet
 
     @property
+    def denoiser(self) -> Any:
+        """What learns and is spread over devices."""
+        return self.unet
+
+    @property
     def device(self) -> torch.device:
-        return self.pipeline.unet.device
+        return self.pipeline.vae.device  # an offloaded U-Net is elsewhere between its calls
 
     @property
     def size(self) -> int:
@@ -101,11 +130,11 @@ class InpaintBackbone:
 
     @torch.no_grad()
     def encode(self, images_BHWC: Image) -> Tensor:
-        """uint8 pictures [B, H, W, 3] -> scaled latents [B, C, h, w], the posterior's mean."""
+        """uint8 pictures [B, H, W, 3] -> float32 latents [B, C, h, w], scaled posterior means."""
         vae = self.pipeline.vae
         pixels = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).to(self.device, vae.dtype)
         mean = vae.encode(pixels / 127.5 - 1).latent_dist.mean
-        return mean * vae.config.scaling_factor
+        return mean.float() * vae.config.scaling_factor
 
     def encode_holed(self, images_BHWC: Image, masks_BHW: Image) -> Tensor:
         """Latents of pictures whose masked part (255 = fill) is mid-gray, as the pipeline does."""
@@ -117,6 +146,10 @@ class InpaintBackbone:
         masks = torch.from_numpy((masks_BHW > 127).astype(np.float32))[:, None]
         scale = 1 / self.pipeline.vae_scale_factor
         return torch.nn.functional.interpolate(masks, scale_factor=scale).to(self.device)
+
+    def timesteps(self, t_B: Tensor) -> Tensor:
+        """The schedule's steps, whole numbers from 0, for times in [0, 1)."""
+        return (t_B * self.schedule.config.num_train_timesteps).long()
 
     def target(self, z_0_BChw: Tensor, noise_BChw: Tensor, t_B: Tensor) -> Tensor:
         """What the U-Net learned to predict at z_t = a z_0 + s noise.
@@ -130,17 +163,26 @@ class InpaintBackbone:
     def predict(
         self, z_t_BChw: Tensor, t_B: Tensor, mask_B1hw: Tensor, holed_BChw: Tensor, text: Text
     ) -> Tensor:
-        """The U-Net's guess of `target` [B, C, h, w] at timesteps `t_B` in 0..999."""
+        """The U-Net's guess of `target` [B, C, h, w] at timesteps `t_B` in 0..999, in z_t's dtype.
+
+        Raises:
+            UserError: a gradient is wanted, and the base is offloaded.
+        """
+        if torch.is_grad_enabled():
+            require_trainable(self.precision)
+        dtype = self.precision.dtype
         height, width = (side * self.pipeline.vae_scale_factor for side in z_t_BChw.shape[-2:])
         time_ids = torch.tensor([height, width, 0, 0, height, width], device=z_t_BChw.device)
         added = {
-            "text_embeds": text.pooled,
-            "time_ids": time_ids.expand(len(z_t_BChw), -1).to(z_t_BChw.dtype),
+            "text_embeds": text.pooled.to(dtype),
+            "time_ids": time_ids.expand(len(z_t_BChw), -1).to(dtype),
         }
-        return self.unet(
-            torch.cat([z_t_BChw, mask_B1hw, holed_BChw], 1), t_B,
-            encoder_hidden_states=text.context, added_cond_kwargs=added, return_dict=False,
+        guess = self.unet(
+            torch.cat([z_t_BChw, mask_B1hw, holed_BChw], 1).to(dtype), t_B,
+            encoder_hidden_states=text.context.to(dtype), added_cond_kwargs=added,
+            return_dict=False,
         )[0]  # fmt: skip
+        return guess.to(z_t_BChw.dtype)
 
     @torch.no_grad()
     def fill(

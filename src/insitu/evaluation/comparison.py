@@ -23,41 +23,46 @@ class Comparison:
     second: Figure
     difference: Figure
 
-    @property
-    def better(self) -> bool:
-        """The first is higher by more than chance explains."""
-        return self.difference.low > 0
-
 
 def compare(
     first_SKR: NDArray[np.float64], second_SKR: NDArray[np.float64], *, seed: int = 0
 ) -> Comparison:
-    """Compare scores by subject, scene and seed; NaN = a picture that could not be scored.
-
-    A failure is not a score, so it is worth the worst that either way got, for whichever way it
-    failed.
+    """Compare scores by subject, scene and seed.
 
     Raises:
-        ValueError: shapes differ, or no case was scored.
+        ValueError: shapes differ, there is no case, or a score is no number: a failed case is worth
+            its metric's worst value (`Scores.values`).
     """
-    if first_SKR.shape != second_SKR.shape or first_SKR.ndim != 3:
+    if first_SKR.shape != second_SKR.shape:
         raise ValueError(f"scores of {first_SKR.shape} and {second_SKR.shape} do not pair")
     both = np.stack([first_SKR, second_SKR])
-    if np.isnan(both).all():
-        raise ValueError("no case was scored")
-    both = np.where(np.isnan(both), np.nanmin(both), both)
-    paired = np.concatenate([both, both[:1] - both[1:]])
-    resampled = _nested_means(paired, np.random.default_rng(seed))
-    figures = [
+    figures = _means(np.concatenate([both, both[:1] - both[1:]]), seed)
+    return Comparison(first=figures[0], second=figures[1], difference=figures[2])
+
+
+def nested_mean(values_SKR: NDArray[np.float64], *, seed: int = 0) -> Figure:
+    """The mean over subjects, scenes and seeds, with the nested bootstrap's 95% interval.
+
+    Raises:
+        ValueError: the shape is another, there is no case, or a value is no number.
+    """
+    return _means(values_SKR[None], seed)[0]
+
+
+def _means(values_MSKR: NDArray[np.float64], seed: int) -> list[Figure]:
+    """The mean of every measure M, all resampled alike."""
+    if values_MSKR.ndim != 4 or not values_MSKR.size or not np.isfinite(values_MSKR).all():
+        raise ValueError(f"no finite scores by subject, scene and seed: {values_MSKR.shape[1:]}")
+    resampled = _nested_means(values_MSKR, np.random.default_rng(seed))
+    return [
         Figure(
             value=float(values.mean()),
             low=float(np.percentile(means, 2.5)),
             high=float(np.percentile(means, 97.5)),
             n=values.size,
         )
-        for values, means in zip(paired, resampled, strict=True)
+        for values, means in zip(values_MSKR, resampled, strict=True)
     ]
-    return Comparison(first=figures[0], second=figures[1], difference=figures[2])
 
 
 def _nested_means(

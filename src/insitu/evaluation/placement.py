@@ -1,9 +1,4 @@
-"""Placing a subject in held-out scenes: the cases, and how alike the outcome is.
-
-CLIP-I and DINO: mean cosine of the box's crop with each reference photo's (DreamBooth, Ruiz et al.
-2023, section 4.1); CLIP-T: cosine of the crop with the class's text. All are of the box, since the
-rest of the picture is the photo's own.
-"""
+"""Placing a subject in held-out scenes: the places, and what the subject looks like."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from insitu import world
-from insitu.perception.clip import ClipScorer
-from insitu.perception.dino import IdentityEncoder, crop_square
+from insitu.evaluation.metrics import Photo
 from insitu.records.subjects import SubjectPhoto
 
 Image = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
-METRICS = ("dino", "clip_i", "clip_t")
-CROP = 64
-"""Side of the crops that are compared; the models resize them to their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,48 +66,20 @@ def _square(box: Box) -> Box:
 class Reference:
     """What a subject looks like, photo by photo, and the word for what it is."""
 
-    images: Sequence[Image]
-    boxes_xyxy01: Sequence[Box]
+    photos: tuple[Photo, ...]
     class_word: str
 
     @classmethod
     def of(cls, photos: Sequence[SubjectPhoto]) -> Self:
         return cls(
-            images=[photo.image.array() for photo in photos],
-            boxes_xyxy01=[photo.box.xyxy01 for photo in photos],
+            photos=tuple(
+                Photo(image=photo.image.array(), box_xyxy01=photo.box.xyxy01) for photo in photos
+            ),
             class_word=photos[0].class_word,
         )
 
     @property
     def proportions(self) -> float:
         """Width over height: the boxes' geometric mean."""
-        pixels = [
-            np.array(box) * np.tile(image.shape[1::-1], 2)
-            for image, box in zip(self.images, self.boxes_xyxy01, strict=True)
-        ]
+        pixels = [np.array(p.box_xyxy01) * np.tile(p.image.shape[1::-1], 2) for p in self.photos]
         return float(np.exp(np.mean([np.log((x1 - x0) / (y1 - y0)) for x0, y0, x1, y1 in pixels])))
-
-
-class Scorer:
-    """Scores placed pictures of one subject."""
-
-    def __init__(self, *, clip: ClipScorer, dino: IdentityEncoder) -> None:
-        self.clip, self.dino = clip, dino
-
-    def score(
-        self, pictures: Sequence[Image], boxes_xyxy01: Sequence[Box], reference: Reference
-    ) -> dict[str, NDArray[np.float64]]:
-        """Each of `METRICS` for each picture [N], cosines in -1..1."""
-        crops = [crop_square(p, b, CROP, 0.0) for p, b in zip(pictures, boxes_xyxy01, strict=True)]
-        known = [
-            crop_square(p, b, CROP, 0.0)
-            for p, b in zip(reference.images, reference.boxes_xyxy01, strict=True)
-        ]
-        dino = self.dino.embed_images(crops) @ self.dino.embed_images(known).T
-        seen = self.clip.embed_images(crops)
-        clip_i = seen @ self.clip.embed_images(known).T
-        clip_t = seen @ self.clip.embed_texts([world.article(reference.class_word)]).T
-        return {
-            name: cosines.mean(1).double().numpy()
-            for name, cosines in zip(METRICS, (dino, clip_i, clip_t), strict=True)
-        }

@@ -4,16 +4,24 @@ The base gets the subject's full description, the adapter its identifier: what w
 the baseline, what only photos can carry is what tuning has to add.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from insitu import world
 from insitu.evaluation.comparison import Comparison, compare
-from insitu.evaluation.placement import METRICS, Place, Reference, Scorer
+from insitu.evaluation.metrics import Case, Entity, Metric, Scale, Scores
+from insitu.evaluation.metrics.edges import BackgroundChange, SeamVisibility
+from insitu.evaluation.metrics.entities import EntityFinder, EntityRecall, LocationError
+from insitu.evaluation.metrics.regions import RegionLikeness, Regions, RegionText
+from insitu.evaluation.placement import Place, Reference
 from insitu.methods import Request
+from insitu.perception.clip import ClipScorer
+from insitu.perception.detector import ZeroShotDetector
+from insitu.perception.dino import IdentityEncoder
 from insitu.randomness import rng_for
 from insitu.records.subjects import SubjectPhoto
 
@@ -21,11 +29,34 @@ Image = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 
+def make_metrics(
+    *, clip: ClipScorer, dino: IdentityEncoder, detector: ZeroShotDetector, threshold: float
+) -> list[Metric]:
+    """Likeness and text by the box's crop; whether and where the class is found; the rest's peace.
+
+    `threshold` = lowest detector score at which a thing counts as found, 0..1.
+    """
+    seen = Regions(clip, size=clip.model.config.vision_config.image_size)
+    known = Regions(dino, size=dino.model.config.image_size)
+    finder = EntityFinder(detector, threshold=threshold)
+    return [
+        RegionLikeness("dino", known),
+        RegionLikeness("clip_i", seen),
+        RegionText(clip, seen),
+        EntityRecall(finder, name="found"),
+        LocationError(finder),
+        BackgroundChange("mean"),
+        BackgroundChange("largest"),
+        SeamVisibility(),
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One subject in all places: pictures [scene][seed] of both ways, scores [K, R] by metric.
+    """One subject in all places: pictures [scene][seed] of both ways, and what metrics say of them.
 
-    `boxes_xyxy01` = where it was put, place by place.
+    `boxes_xyxy01` = where it was put, place by place. Scores, by metric, run through the pictures
+    scene by scene, seeds fastest.
     """
 
     subject: str
@@ -35,8 +66,12 @@ class Trial:
     boxes_xyxy01: list[Box]
     tuned: list[list[Image]]
     untuned: list[list[Image]]
-    tuned_scores: dict[str, NDArray[np.float64]]
-    untuned_scores: dict[str, NDArray[np.float64]]
+    tuned_scores: Mapping[str, Scores]
+    untuned_scores: Mapping[str, Scores]
+
+    def values(self, scores: Scores) -> NDArray[np.float64]:
+        """One of its scores as [K, R], failures worth the worst."""
+        return scores.values.reshape(len(self.tuned), -1)
 
 
 def trial(
@@ -48,12 +83,21 @@ def trial(
     identifier: str,
     paint_tuned: Callable[[Sequence[Request]], list[Image]],
     paint_untuned: Callable[[Sequence[Request]], list[Image]],
-    scorer: Scorer,
+    metrics: Sequence[Metric],
 ) -> Trial:
-    """Paint one subject into every place with every seed, both ways, and score the boxes."""
+    """Paint one subject into every place with every seed, both ways, and measure it."""
     first = photos[0]
     reference = Reference.of(photos)
     boxes = [place.box(reference.proportions) for place in places]
+    entities = [
+        Entity(
+            box_xyxy01=box,
+            text=world.article(first.class_word),
+            category=first.class_word,
+            references=reference.photos,
+        )
+        for box in boxes
+    ]
     found: dict[str, Any] = {}
     for way, paint, prompt in (
         ("tuned", paint_tuned, f"a {identifier} {first.class_word}"),
@@ -68,28 +112,44 @@ def trial(
             for r in range(seeds)
         ]  # fmt: skip
         pictures = paint(requests)
-        scores = scorer.score(pictures, [request.box_xyxy01 for request in requests], reference)
+        cases = [
+            Case(image=picture, entities=(entities[n // seeds],), source=request.image)
+            for n, (picture, request) in enumerate(zip(pictures, requests, strict=True))
+        ]
         found[way] = [pictures[k * seeds : (k + 1) * seeds] for k in range(len(places))]
-        found[f"{way}_scores"] = {
-            name: values.reshape(len(places), seeds) for name, values in scores.items()
-        }
+        found[f"{way}_scores"] = {metric.scale.name: metric(cases) for metric in metrics}
     return Trial(
         subject=first.subject,
         class_word=first.class_word,
         description=first.description,
-        reference=reference.images[0],
+        reference=reference.photos[0].image,
         boxes_xyxy01=boxes,
         **found,
     )
 
 
-def summarize(trials: Sequence[Trial], *, seed: int) -> dict[str, Comparison]:
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Tuned (first) against untuned (second) by one metric, and how many of each failed."""
+
+    scale: Scale
+    comparison: Comparison
+    tuned_failed: int
+    untuned_failed: int
+
+
+def summarize(trials: Sequence[Trial], *, seed: int) -> dict[str, Finding]:
     """Tuned against untuned over all trials, by metric."""
     return {
-        name: compare(
-            np.stack([trial.tuned_scores[name] for trial in trials]),
-            np.stack([trial.untuned_scores[name] for trial in trials]),
-            seed=seed,
+        name: Finding(
+            scale=scores.scale,
+            comparison=compare(
+                np.stack([trial.values(trial.tuned_scores[name]) for trial in trials]),
+                np.stack([trial.values(trial.untuned_scores[name]) for trial in trials]),
+                seed=seed,
+            ),
+            tuned_failed=sum(trial.tuned_scores[name].failures for trial in trials),
+            untuned_failed=sum(trial.untuned_scores[name].failures for trial in trials),
         )
-        for name in METRICS
+        for name, scores in trials[0].tuned_scores.items()
     }

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageOps
 
-from insitu.evaluation.comparison import Comparison
 from insitu.evaluation.gallery.page import DrawnBox, Group, Line, Page, Section, Tile, Unit
+from insitu.evaluation.metrics import Scores
 from insitu.evaluation.placement import Place
-from insitu.evaluation.tuned import Trial
+from insitu.evaluation.tuned import Finding, Trial
 
 GAP = 8  # pixels between the pictures of the overview
 HEAD = 24  # pixels of the line of heads over it
@@ -18,12 +18,15 @@ NAMES = {
     "dino": "DINO, is it this very subject",
     "clip_i": "CLIP-I, does it look like the photos",
     "clip_t": "CLIP-T, is it that kind of thing",
+    "found": "Found, does a detector see that kind of thing",
+    "location_error": "Location error, how far off the box it stands, in the box's diagonals",
+    "background_mean": "Mean background change outside of the box, in grey levels",
+    "background_largest": "Largest background change outside of the box, in grey levels",
+    "seam": "Seam, how far the box's edge stands out, 0 = not at all, 1 = it alone",
 }
 
 
-def make(
-    trials: Sequence[Trial], places: Sequence[Place], summary: Mapping[str, Comparison]
-) -> Page:
+def make(trials: Sequence[Trial], places: Sequence[Place], summary: Mapping[str, Finding]) -> Page:
     """The page, to be written by `gallery.writing.write`."""
     return Page(
         title="Subjects, placed",
@@ -65,24 +68,31 @@ def overview(trials: Sequence[Trial], *, places: int = 3, side: int = 128) -> ND
     return np.vstack([np.asarray(head), canvas])[:-GAP, :-GAP]
 
 
-def _figures(summary: Mapping[str, Comparison]) -> Section:
+def _figures(summary: Mapping[str, Finding]) -> Section:
     units = []
-    for name, comparison in summary.items():
+    for name, found in summary.items():
+        c = found.comparison
         rows = (
-            ("tuned", comparison.first),
-            ("untuned", comparison.second),
-            ("difference", comparison.difference),
+            ("tuned", c.first),
+            ("untuned", c.second),
+            ("difference", c.difference),
         )
         lines = [
             Line(text=text, value=f"{f.value:.3f} ({f.low:.3f} to {f.high:.3f})")
             for text, f in rows
         ]
-        units.append(Unit(tiles=(), text=NAMES[name], lines=tuple(lines)))
+        for text, failed in (("tuned", found.tuned_failed), ("untuned", found.untuned_failed)):
+            if failed:
+                lines.append(Line(text=f"failed, {text}", value=f"{failed} of {c.first.n}"))
+        better = "higher" if found.scale.higher_is_better else "lower"
+        units.append(
+            Unit(tiles=(), text=NAMES[name], note=f"{better} is better", lines=tuple(lines))
+        )
     return Section(
         key="figures",
         title="In figures",
-        text="Mean cosines over all pictures, with 95% intervals of a bootstrap over subjects, then"
-        " their scenes, then seeds.",
+        text="Means over all pictures, with 95% intervals of a bootstrap over subjects, then their"
+        " scenes, then seeds. What could not be measured is in them with the metric's worst value.",
         groups=(Group(units=tuple(units), tile_px=300),),
     )
 
@@ -93,12 +103,22 @@ def _subject(trial: Trial, places: Sequence[Place]) -> Section:
         drawn = (DrawnBox(box_xyxy01=trial.boxes_xyxy01[k]),)
         hole = Tile(image=place.image, label="the scene", boxes=drawn)
         for r in range(len(trial.tuned[k])):
-            scores = (trial.tuned_scores["dino"][k, r], trial.untuned_scores["dino"][k, r])
-            pair = (
-                Tile(image=trial.tuned[k][r], label=f"tuned, DINO {scores[0]:.2f}"),
-                Tile(image=trial.untuned[k][r], label=f"untuned, DINO {scores[1]:.2f}"),
+            ways = (
+                ("tuned", trial.tuned[k][r], trial.tuned_scores),
+                ("untuned", trial.untuned[k][r], trial.untuned_scores),
             )
-            units.append(Unit(tiles=(hole, *pair), text=place.text))
+            pair = [
+                Tile(image=picture, label=f"{way}, DINO {trial.values(scores['dino'])[k, r]:.2f}")
+                for way, picture, scores in ways
+            ]
+            n = k * len(trial.tuned[k]) + r
+            notes = [f"{way}: {reason}" for way, _, s in ways for reason in _reasons(s, n)]
+            units.append(Unit(tiles=(hole, *pair), text=place.text, note="; ".join(notes)))
     return Section(
         key=trial.subject, title=trial.subject, text="", groups=(Group(units=tuple(units)),)
     )
+
+
+def _reasons(scores: Mapping[str, Scores], n: int) -> list[str]:
+    """Why measurements of picture `n` failed, each reason once."""
+    return [*dict.fromkeys(s.reasons[n] for s in scores.values() if s.reasons[n])]

@@ -3,8 +3,8 @@
 Training, evaluation and serving know these verbs only:
 
     attach(backbone)                    -> the adapter: everything that learns
-    condition(backbone, batch)          -> what the model is told
-    loss(backbone, batch, noise, t)     -> named terms
+    condition(backbone, examples)       -> what the frozen encoders say of them
+    loss(backbone, told, noise, t)      -> named terms, one value for each example
     paint(backbone, requests)           -> pictures
 """
 
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from insitu.errors import UserError
 
 Image = NDArray[np.uint8]
+Told = dict[str, Tensor]
+"""What a model is told of a batch: tensors [B, ...] by name, the clean latents as `z_0`, encoded
+prompts as `text.<name>`; `dropped.<name>` [B] is true where that condition is withheld."""
 NAMES = ("dreammix",)
 
 
@@ -41,26 +44,35 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Training samples.
+class Example:
+    """What is learned from: a picture, the part of it that is to be filled, and its prompt.
 
     Attributes:
-        images: uint8 [B, H, W, 3].
-        masks: uint8 [B, H, W], 255 = fill.
-        prompts: one for each.
-        regular: [B], a regularization image rather than one of the subject.
+        id: unlike any other in the data set.
+        image: uint8 [H, W, 3], its sides multiples of the base's stride.
+        mask: uint8 [H, W], 255 = fill.
+        prompt: what is to be seen.
+        pool: which share of a batch it belongs to; `VALIDATION` is only looked at.
     """
 
-    images: Image
-    masks: Image
-    prompts: tuple[str, ...]
-    regular: NDArray[np.bool_]
+    id: str
+    image: Image
+    mask: Image
+    prompt: str
+    pool: str
+
+
+VALIDATION = "validation"
 
 
 class Method(Protocol):
-    """What every method answers; `name` is its folder, its key in params.yaml and its tag."""
+    """What every method answers; `name` is its folder, its key in params.yaml and its tag.
+
+    `settings` is a frozen dataclass.
+    """
 
     name: str
+    settings: Any
 
     def attach(self, backbone: Any) -> nn.Module:
         """Put what learns into the backbone, with random weights; the parameters to train."""
@@ -71,19 +83,27 @@ class Method(Protocol):
         ...
 
     def state(self, backbone: Any) -> dict[str, Tensor]:
-        """The adapter's weights by their published names."""
+        """The adapter's weights by their published names; on several devices all ask together."""
         ...
 
     def load(self, backbone: Any, state: Mapping[str, Tensor]) -> None:
         """Attach and fill from `state`. Raises UserError for a missing or unknown name."""
         ...
 
-    def condition(self, backbone: Any, batch: Any) -> Any:
-        """What the model is told about a batch, without gradient."""
+    def condition(self, backbone: Any, examples: Sequence[Example]) -> Told:
+        """What frozen encoders say of examples of one size, apart from their prompts.
+
+        It follows from the examples alone, so it is encoded once and kept.
+        """
         ...
 
-    def loss(self, backbone: Any, batch: Any, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """Named scalar terms, whose sum is differentiated; `t` [B] in [0, 1), 1 = noise."""
+    def loss(self, backbone: Any, told: Told, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """Named terms, each [B]; the mean over the batch of their sum is differentiated.
+
+        Args:
+            noise: as large as `told["z_0"]`.
+            t: [B] in [0, 1), 1 = noise.
+        """
         ...
 
     def paint(self, backbone: Any, requests: Sequence[Request]) -> list[Image]:

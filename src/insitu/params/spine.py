@@ -6,10 +6,9 @@ from pydantic import Field, model_validator
 
 from insitu.errors import UserError
 from insitu.params.base import Count, Scale, Settings, Steps
+from insitu.params.training import Share, Training
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")]
 
 
@@ -71,39 +70,29 @@ class Regularization(Settings):
     )
 
 
-class Tune(Settings):
+class Tune(Training):
     """How a subject is tuned, on the inpainting checkpoint."""
 
     method: Literal["dreammix"] = Field(description="The method, a folder of src/insitu/methods.")
     identifier: Word = Field(description="The word that stands for the subject in a prompt.")
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="Optimizer steps.")
-    batch: Annotated[int, Field(ge=1, le=1024)] = Field(description="Pictures a step, 1 to 1024.")
-    lr: Positive = Field(description="Learning rate of Adam, above 0.")
-    cooldown: Share = Field(
-        description="Share of the steps, the last ones, over which the rate falls to 0, 0 to 1."
-    )
-    drop: Share = Field(
-        description="Share of prompts replaced by the empty one, as guidance needs it, 0 to 1."
-    )
     grow: Share = Field(
         description="How much longer a mask's sides become at most than the box's, 0 to 1."
     )
-    validate_every: Annotated[int, Field(ge=1)] = Field(
-        description="Steps between validations on fixed noise and timesteps, and pictures."
+    masks: Annotated[int, Field(ge=1, le=256)] = Field(
+        description="Masks of each picture, each grown by chance, 1 to 256."
     )
-    save_every: Annotated[int, Field(ge=1)] = Field(description="Steps between checkpoints.")
-    dreammix: DreamMix = Field(description="DreamMix's own settings.")
     regular_share: Share = Field(
         description="Share of a batch that is drawn from the regularization pictures, 0 to 1."
     )
+    dreammix: DreamMix = Field(description="DreamMix's own settings.")
 
     @model_validator(mode="after")
-    def _is_validated(self) -> Self:
-        if self.validate_every > self.steps:
+    def _teaches(self) -> Self:
+        if self.regular_share == 1:
             raise UserError(
-                f"validate_every is {self.validate_every}, with {self.steps} steps.",
-                "Tuning would end before its first validation, and nobody would see its loss.",
-                "Lower validate_every to at most steps.",
+                "tune.regular_share is 1.",
+                "No example would be of the subject, and nothing would be learned about it.",
+                "Set it below 1; the paper's release has 0.3.",
             )
         return self
 

@@ -210,14 +210,17 @@ class Store:
         except MlflowException:
             return False
 
-    def find_run(self, tags: Mapping[str, str]) -> str | None:
-        """The newest finished run of our experiment that has these tags."""
+    def find_run(self, tags: Mapping[str, str], *, finished: bool = True) -> str | None:
+        """The newest run of our experiment that has these tags; unfinished ones where asked."""
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return None
         asked = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-        query = " and ".join(["attributes.status = 'FINISHED'", *asked])
-        found = self.client.search_runs([experiment.experiment_id], query, max_results=1)
+        if finished:
+            asked.insert(0, "attributes.status = 'FINISHED'")
+        found = self.client.search_runs(
+            [experiment.experiment_id], " and ".join(asked), max_results=1
+        )
         return str(found[0].info.run_id) if found else None
 
     def _run_of(self, package: Package) -> str:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from insitu import world
-from insitu.backbones.loading import base_digest, choose_device, load_pretrained
+from insitu.backbones.loading import base_digest, choose_device
+from insitu.backbones.precision import Offload, Precision, Quantize, load_pipeline
 from insitu.params import Checkpoint
 from insitu.randomness import rng_for
 from insitu.records.engines import Pair, PlantedFault
@@ -83,7 +84,12 @@ class WorldGenerator:
 
 @dataclass(frozen=True, kw_only=True)
 class FluxSettings:
-    """How FLUX is called; `size` in pixels."""
+    """How FLUX is held and called.
+
+    Attributes:
+        size: of a picture's sides, in pixels.
+        quantize, offload: as in `Precision`; `quantize_text` does the same to T5.
+    """
 
     checkpoint: Checkpoint
     device: str
@@ -92,6 +98,9 @@ class FluxSettings:
     steps: int
     guidance_scale: float
     max_sequence_length: int
+    quantize: Quantize = "none"
+    offload: Offload = "none"
+    quantize_text: bool = False
 
 
 class FluxGenerator:
@@ -102,10 +111,19 @@ class FluxGenerator:
 
         self.settings = settings
         self.name = pinned("flux", settings.checkpoint)
-        pipeline: Any = load_pretrained(
-            FluxPipeline, settings.checkpoint, dtype=getattr(torch, settings.dtype)
+        if settings.quantize != "none":  # its rounding is seen in the pictures
+            self.name += f" {settings.quantize}{' with T5' if settings.quantize_text else ''}"
+        self._pipeline: Any = load_pipeline(
+            FluxPipeline,
+            settings.checkpoint,
+            device=choose_device(settings.device),
+            precision=Precision(
+                dtype=getattr(torch, settings.dtype),
+                quantize=settings.quantize,
+                offload=settings.offload,
+                text=settings.quantize_text,
+            ),
         )
-        self._pipeline = pipeline.to(choose_device(settings.device))
         self._pipeline.set_progress_bar_config(disable=True)
 
     def draw(self, pairs: Sequence[Pair]) -> list[Drawn]:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError, safe_open
@@ -61,6 +62,38 @@ class SafetensorsIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+class Checkpoints(lightning.Callback):
+    """Saves every few steps; where a validation is due, after it.
+
+    So a run that is killed in between validates again, and no point of its curve is lost.
+
+    Args:
+        path: of the one file that is kept.
+        every, validate: steps between checkpoints, and between validations.
+    """
+
+    def __init__(self, path: Path, *, every: int, validate: int) -> None:
+        self.path, self.every, self.validate = path, every, validate
+        self._saved = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step % self.validate:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        if not trainer.sanity_checking:
+            self._save(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        # Between the turns of a step the state is half; only after the last one it is a new step.
+        if trainer.global_step % self.every == 0 and trainer.global_step > self._saved:
+            self._saved = trainer.global_step
+            trainer.save_checkpoint(self.path)
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

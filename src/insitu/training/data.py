@@ -1,166 +1,203 @@
-"""Batches as a function of the step alone, so that an interrupted run continues exactly.
+"""Batches with their noise and times, as a function of the step and the rank alone.
 
-Whatever is random about a sample (how its mask grows, its noise, its timestep, whether its prompt
-is dropped) comes from the stream of (seed, sample, step): it depends neither on what was drawn
-before nor on which process draws it.
+Whatever is random about an example (noise, time, which conditions are dropped) comes from the
+stream of (seed, example, slot, step): it depends neither on what was drawn before nor on which
+process draws it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, Sampler
 
-from insitu.backbones.zoom import Window, box_mask
 from insitu.errors import UserError
-from insitu.methods import Batch, Image
+from insitu.methods import VALIDATION, Told
 from insitu.randomness import rng_for
+from insitu.training.encoding import Encoded
+from insitu.training.order import Order
+from insitu.training.times import Times
 
-Box = tuple[float, float, float, float]
-TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Where validation looks: shares of the way from picture to noise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A picture of the base's size, the box of what it shows, and its prompt."""
-
-    id: str
-    image: Image
-    box_xyxy01: Box
-    prompt: str
-    regular: bool = False
+BANDS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Where validation looks: times, 1 = noise."""
+TEXT = "text"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """A batch with its noise [B, C, h, w] and times [B] in [0, 1)."""
+class Minibatch:
+    """What one process works on at once.
 
-    batch: Batch
+    Attributes:
+        told: by name, [b, ...].
+        noise: as large as `told["z_0"]`.
+        t: [b] in [0, 1), 1 = noise.
+        ids: of the examples.
+        counts: false for what only keeps a process at work while others have something to do.
+    """
+
+    told: Told
     noise: Tensor
     t: Tensor
+    ids: tuple[str, ...]
+    counts: bool = True
 
-    def to(self, device: torch.device) -> "Draw":
-        """The same with noise and times on a device; pictures go there when they are encoded."""
-        return Draw(batch=self.batch, noise=self.noise.to(device), t=self.t.to(device))
+    def to(self, device: torch.device) -> "Minibatch":
+        return Minibatch(
+            told={name: value.to(device, non_blocking=True) for name, value in self.told.items()},
+            noise=self.noise.to(device, non_blocking=True),
+            t=self.t.to(device),
+            ids=self.ids,
+            counts=self.counts,
+        )
 
 
-class SubjectData:
-    """Samples of one subject, with regularization images mixed in.
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of each batch a process has: rank r of R, in `accumulate` turns."""
+
+    rank: int = 0
+    ranks: int = 1
+    accumulate: int = 1
+
+    def slots(self, batch: int, turn: int) -> range:
+        """The slots of a turn. Raises UserError where a batch cannot be shared out evenly."""
+        parts = self.ranks * self.accumulate
+        if batch % parts:
+            raise UserError(
+                f"A batch of {batch} was to be worked on by {self.ranks} processes in"
+                f" {self.accumulate} turns.",
+                f"{batch} is no multiple of {parts}; uneven parts would weigh examples unevenly.",
+                f"Make the batch a multiple of {parts}, or use fewer devices or turns.",
+            )
+        size = batch // parts
+        first = (turn * self.ranks + self.rank) * size
+        return range(first, first + size)
+
+
+class Minibatches(Dataset[Minibatch]):
+    """Item i is turn `i % accumulate` of step `i // accumulate`.
 
     Args:
-        samples: of the subject and regular ones.
-        batch: samples a step; about `regular_share` of them regular, at least one of the subject.
-        drop: share of prompts replaced by the empty one, as guidance asks for; 0 to 1.
-        grow: how much longer a mask's sides become at most than the box's, as a share.
-        latent_shape: [C, h, w].
+        drop: probability of each condition's being withheld, by name; `text` becomes the empty
+            prompt, of others `told["dropped.<name>"]` tells.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        encoded: Encoded,
+        order: Order,
         *,
-        batch: int,
-        regular_share: float,
-        drop: float,
-        grow: float,
-        latent_shape: tuple[int, int, int],
+        times: Times,
+        drop: Mapping[str, float],
         seed: int,
+        share: Share,
     ) -> None:
-        self.subject = [sample for sample in samples if not sample.regular]
-        self.regular = [sample for sample in samples if sample.regular]
-        if not self.subject:
-            raise UserError(
-                f"{len(samples)} samples were given to tune on.",
-                "None of them is of the subject.",
-                "Give at least one photo of the subject.",
-            )
-        self.batch, self.regular_share, self.drop, self.grow = batch, regular_share, drop, grow
-        self.latent_shape, self.seed = latent_shape, seed
+        share.slots(order.batch_size, 0)
+        self.encoded, self.order, self.times = encoded, order, times
+        self.drop, self.seed, self.share = dict(drop), seed, share
 
-    def draw(self, step: int) -> Draw:
-        """The training batch of a step."""
-        rng = rng_for("batch", self.seed, step)
-        chosen = []
-        for slot in range(self.batch):
-            # The first is always of the subject: every step teaches something about it.
-            regular = slot > 0 and bool(self.regular) and rng.random() < self.regular_share
-            pool = self.regular if regular else self.subject
-            chosen.append(pool[int(rng.integers(len(pool)))])
+    def __len__(self) -> int:
+        return self.order.steps * self.share.accumulate
+
+    def __getitem__(self, index: int) -> Minibatch:
+        step, turn = divmod(index, self.share.accumulate)
+        slots = self.share.slots(self.order.batch_size, turn)
+        rows = self.order.batch(step)[slots.start : slots.stop]
         streams = [
-            rng_for("sample", self.seed, sample.id, slot, step)
-            for slot, sample in enumerate(chosen)
+            rng_for("example", self.seed, self.encoded.ids[row], slot, step)
+            for row, slot in zip(rows, slots, strict=True)
         ]
-        return self._draw(chosen, streams, [None] * len(chosen))
+        _, height, width = self.encoded.latent_shape(rows[0])
+        tokens = height * width // 4  # packed 2 x 2
+        t = [self.times.draw(rng, tokens=tokens) for rng in streams]
+        noise = noise_of(self.encoded, rows, streams)
+        # Last, so that what is dropped changes nothing else.
+        dropped = {
+            name: [rng.random() < probability for rng in streams]
+            for name, probability in self.drop.items()
+        }
+        return assemble(self.encoded, rows, noise, t, dropped)
 
-    def validation(self) -> list[Draw]:
-        """Every photo of the subject at fixed times with fixed noise, a draw for each time."""
-        return [
-            self._draw(
-                self.subject,
-                [rng_for("validation", self.seed, sample.id, str(t)) for sample in self.subject],
-                [t] * len(self.subject),
-            )
-            for t in TIMES
+
+class Validation(Dataset[Minibatch]):
+    """Examples of the pool `validation` at fixed times with fixed noise, nothing dropped.
+
+    One item is up to `size` examples of one bucket at one time. Rank r of R has every R-th item;
+    all have equally many, since they may have to work together: what is too many does not count.
+    """
+
+    def __init__(self, encoded: Encoded, *, size: int, seed: int, share: Share) -> None:
+        self.encoded, self.seed, self.share = encoded, seed, share
+        by_bucket: dict[str, list[int]] = {}
+        for row, pool in enumerate(encoded.pools):
+            if pool == VALIDATION:
+                by_bucket.setdefault(encoded.buckets[row], []).append(row)
+        self.parts = [
+            (rows[start : start + size], t)
+            for t in BANDS
+            for rows in by_bucket.values()
+            for start in range(0, len(rows), size)
         ]
 
-    def _draw(
-        self,
-        samples: Sequence[Sample],
-        streams: Sequence[np.random.Generator],
-        times: Sequence[float | None],
-    ) -> Draw:
-        masks, noise, t, prompts = [], [], [], []
-        for sample, rng, time in zip(samples, streams, times, strict=True):
-            masks.append(box_mask(_grown(sample.box_xyxy01, self.grow, rng), sample.image))
-            t.append(rng.random() if time is None else time)
-            noise.append(rng.standard_normal(self.latent_shape, np.float32))
-            dropped = time is None and rng.random() < self.drop
-            prompts.append("" if dropped else sample.prompt)
-        batch = Batch(
-            images=np.stack([sample.image for sample in samples]),
-            masks=np.stack(masks),
-            prompts=tuple(prompts),
-            regular=np.array([sample.regular for sample in samples]),
-        )
-        return Draw(
-            batch=batch,
-            noise=torch.from_numpy(np.stack(noise)),
-            t=torch.tensor(t, dtype=torch.float32),
-        )
+    def __len__(self) -> int:
+        return math.ceil(len(self.parts) / self.share.ranks)
+
+    def __getitem__(self, index: int) -> Minibatch:
+        number = index * self.share.ranks + self.share.rank
+        rows, t = self.parts[number % len(self.parts)]
+        streams = [rng_for("validation", self.seed, self.encoded.ids[row], str(t)) for row in rows]
+        noise = noise_of(self.encoded, rows, streams)
+        batch = assemble(self.encoded, rows, noise, [t] * len(rows), {})
+        return replace(batch, counts=number < len(self.parts))
 
 
-def to_sample(
-    id: str,
-    image: Image,
-    box_xyxy01: Box,
-    prompt: str,
-    *,
-    size: int,
-    context: float,
-    regular: bool = False,
-) -> Sample:
-    """Cut the square around a box out of a photo, as painting does, at `size` x `size` pixels."""
-    window = Window.around(box_xyxy01, image, context=context)
-    height, width = image.shape[:2]
-    corners = np.array(box_xyxy01) * (width, height, width, height)
-    inside = (corners - np.array([window.left, window.top] * 2)) / window.side
-    x0, y0, x1, y1 = (float(v) for v in np.clip(inside, 0, 1))
-    return Sample(
-        id=id, image=window.cut(image, size), box_xyxy01=(x0, y0, x1, y1), prompt=prompt,
-        regular=regular,
-    )  # fmt: skip
+class From(Sampler[int]):
+    """The items from a step on, which is asked for when the iteration begins."""
+
+    def __init__(self, step: Callable[[], int], items: int, accumulate: int) -> None:
+        self.step, self.items, self.accumulate = step, items, accumulate
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.step() * self.accumulate, self.items))
+
+    def __len__(self) -> int:
+        return self.items - self.step() * self.accumulate
 
 
-def _grown(box: Box, most: float, rng: np.random.Generator) -> Box:
-    """Each edge moved out by its own share, up to half of `most`, within the picture."""
-    x0, y0, x1, y1 = box
-    left, top, right, bottom = rng.uniform(0, most / 2, 4)
-    wide, high = x1 - x0, y1 - y0
-    return (
-        max(0.0, x0 - left * wide),
-        max(0.0, y0 - top * high),
-        min(1.0, x1 + right * wide),
-        min(1.0, y1 + bottom * high),
+def noise_of(
+    encoded: Encoded, rows: Sequence[int], streams: Sequence[np.random.Generator]
+) -> Tensor:
+    """Gaussian noise [B, C, h, w], each from its own stream."""
+    shapes = [encoded.latent_shape(row) for row in rows]
+    drawn = [
+        rng.standard_normal(shape, np.float32) for rng, shape in zip(streams, shapes, strict=True)
+    ]
+    return torch.from_numpy(np.stack(drawn))
+
+
+def assemble(
+    encoded: Encoded,
+    rows: Sequence[int],
+    noise: Tensor,
+    t: Sequence[float],
+    dropped: Mapping[str, Sequence[bool]],
+) -> Minibatch:
+    """Examples of one size as one process works on them."""
+    told = encoded.told(rows)
+    without = dropped.get(TEXT, [False] * len(rows))
+    prompts = [
+        "" if gone else encoded.prompts[row] for row, gone in zip(rows, without, strict=True)
+    ]
+    told |= {f"{TEXT}.{name}": value for name, value in encoded.text(prompts).items()}
+    told |= {
+        f"dropped.{name}": torch.tensor(values) for name, values in dropped.items() if name != TEXT
+    }
+    return Minibatch(
+        told=told,
+        noise=noise,
+        t=torch.tensor(t, dtype=torch.float32),
+        ids=tuple(encoded.ids[row] for row in rows),
     )

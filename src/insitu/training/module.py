@@ -1,155 +1,176 @@
-"""The Lightning module and the callbacks of tuning; it knows the four verbs and no paper."""
+"""The Lightning module of all methods: it knows the four verbs and no paper."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from numpy.typing import NDArray
-from PIL import Image as Pillow
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
+from insitu.backbones.sharding import shard
+from insitu.errors import UserError
 from insitu.methods import Method
-from insitu.training.data import Draw, SubjectData
+from insitu.training import averages, optimizers, schedules
+from insitu.training.data import BANDS, From, Minibatch, Minibatches, Validation
+from insitu.training.recipe import Recipe
+from insitu.training.times import loss_weights
 
 
-class Steps(Sampler[int]):
-    """The numbers of the steps that are still to be taken."""
+class Training(lightning.LightningModule):
+    """Trains a method's adapter; only the adapter is a parameter, and saved.
 
-    def __init__(self, module: lightning.LightningModule, steps: int) -> None:
-        self.module, self.steps = module, steps
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.module.global_step, self.steps))
-
-    def __len__(self) -> int:
-        return self.steps - self.module.global_step
-
-
-class Tuning(lightning.LightningModule):
-    """Trains a method's adapter on one subject; only the adapter is a parameter, and saved."""
+    Attributes:
+        bands: the last validation's mean losses by time, as in `BANDS`.
+    """
 
     def __init__(
         self,
         method: Method,
         backbone: Any,
-        data: SubjectData,
+        recipe: Recipe,
         *,
-        steps: int,
-        lr: float,
-        cooldown: float,
+        batches: Minibatches,
+        validation: Validation,
+        workers: int = 0,
     ) -> None:
         super().__init__()
-        self.adapter = method.attach(backbone)
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)  # of the adapter's first weights
+            self.adapter = method.attach(backbone)
         # In a tuple, so that the frozen base is no submodule: it is neither saved nor counted.
-        self._frozen = (method, backbone, data)
-        self.steps, self.lr, self.cooldown = steps, lr, cooldown
+        self._frozen = (method, backbone)
+        self.recipe, self.batches, self.validation = recipe, batches, validation
+        self.workers = workers
+        self.bands: dict[float, float] = {}
+        self._turns: list[Tensor] = []
+        self._sums: dict[float, list[float]] = {}
+        recipe.learning(0, self._names())
+
+    def configure_model(self) -> None:
+        """Spread the base over the devices, adapter included, where the strategy asks for it."""
+        if self.device_mesh is not None:
+            shard(self._frozen[1].denoiser, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam; over the last `cooldown` of the steps, a share, its rate falls linearly to 0."""
-        optimizer = torch.optim.Adam(self.adapter.parameters(), self.lr)
-        falling = max(1.0, self.cooldown * self.steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (self.steps - step) / falling)
+        own = self.recipe
+        optimizer = optimizers.make(self.adapter.named_parameters(), own.optimizer)
+        if own.average is not None:
+            averages.keep_average(optimizer, own.average)
+        factor = schedules.schedule(
+            own.schedule, steps=own.steps, warmup=own.warmup, cooldown=own.cooldown
         )
+        schedule = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def train_dataloader(self) -> DataLoader[Draw]:
-        data = self._frozen[2]
-        draws = _Draws(data.draw, self.steps)
-        return DataLoader(draws, batch_size=None, sampler=Steps(self, self.steps))
+    def train_dataloader(self) -> DataLoader[Minibatch]:
+        turns = self.batches.share.accumulate
+        sampler = From(lambda: self.global_step, len(self.batches), turns)
+        return self._loader(self.batches, sampler=sampler)
 
-    def val_dataloader(self) -> DataLoader[Draw]:
-        return DataLoader(_Fixed(self._frozen[2].validation()), batch_size=None)
+    def val_dataloader(self) -> DataLoader[Minibatch]:
+        return self._loader(self.validation)
 
-    def training_step(self, draw: Draw, _: int) -> Tensor:
-        terms = self._loss(draw)
-        total = torch.stack(list(terms.values())).sum()
-        self.log("loss", total, prog_bar=True)
-        self.log_dict({f"loss_{name}": term for name, term in terms.items()})
-        return total
+    def on_train_batch_start(self, batch: Minibatch, index: int) -> None:
+        if self.recipe.stages:
+            learning = self.recipe.learning(self.global_step, self._names())
+            for name, parameter in self.adapter.named_parameters():
+                parameter.requires_grad_(name in learning)
 
-    def validation_step(self, draw: Draw, _: int) -> None:
-        terms = self._loss(draw)
-        total = torch.stack(list(terms.values())).sum()
-        self.log("validation_loss", total, prog_bar=True, batch_size=1)
+    def training_step(self, batch: Minibatch, index: int) -> Tensor:
+        """The mean over this process's part of the batch; means of equal parts are the batch's."""
+        terms = self._terms(batch)
+        losses = torch.stack(list(terms.values())).sum(0)
+        if not torch.isfinite(losses).all():
+            self._refuse(batch, losses)
+        loss = losses.mean()
+        self._turns.append(loss.detach())
+        self.log_dict({f"loss/{name}": term.mean() for name, term in terms.items()}, sync_dist=True)
+        return loss
 
-    def _loss(self, draw: Draw) -> dict[str, Tensor]:
-        method, backbone, _ = self._frozen
-        return method.loss(backbone, draw.batch, draw.noise, draw.t)
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all parameters and devices; refuse one that is not finite."""
+        limit = self.recipe.clip if self.recipe.clip is not None else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), limit)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if not torch.isfinite(norm):
+            raise UserError(
+                f"Step {self.global_step} of the training was taken.",
+                "Its loss is finite and its gradient is not; the weights would be lost.",
+                "Lower the rate or clip harder; in float16, use bfloat16. The last checkpoint is"
+                " whole, and the next run continues from it.",
+            )
+        loss = torch.stack(self._turns).mean()
+        self._turns = []
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
+        self.log("norm/gradient", norm)
 
-    def transfer_batch_to_device(self, batch: Draw, device: torch.device, _: int) -> Draw:
+    def on_validation_epoch_start(self) -> None:
+        self._sums = {t: [0.0, 0.0] for t in BANDS}
+
+    def validation_step(self, batch: Minibatch, index: int) -> None:
+        losses = torch.stack(list(self._terms(batch).values())).sum(0)
+        for t, loss in zip(batch.t.tolist(), losses.tolist(), strict=True):
+            band = min(BANDS, key=lambda known: abs(known - t))
+            self._sums[band][0] += loss * batch.counts
+            self._sums[band][1] += batch.counts
+
+    def on_validation_epoch_end(self) -> None:
+        sums = torch.tensor([self._sums[t] for t in BANDS], device=self.device)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        if not sums[:, 1].all():
+            return  # nothing is held out
+        means = (sums[:, 0] / sums[:, 1]).tolist()
+        self.bands = dict(zip(BANDS, means, strict=True))
+        self.log("validation_loss", sum(means) / len(means), prog_bar=True)
+        self.log_dict({f"validation_loss/t{t}": mean for t, mean in self.bands.items()})
+
+    def transfer_batch_to_device(
+        self, batch: Minibatch, device: torch.device, dataloader_idx: int
+    ) -> Minibatch:
         return batch.to(device)
 
+    def _terms(self, batch: Minibatch) -> dict[str, Tensor]:
+        method, backbone = self._frozen
+        terms = method.loss(backbone, batch.told, batch.noise, batch.t)
+        if self.recipe.min_snr is None:
+            return terms
+        steps = backbone.timesteps(batch.t)
+        weights = loss_weights(backbone.schedule, steps, gamma=self.recipe.min_snr)
+        return {name: term * weights for name, term in terms.items()}
 
-class _Draws(torch.utils.data.Dataset[Draw]):
-    def __init__(self, draw: Callable[[int], Draw], steps: int) -> None:
-        self.draw, self.steps = draw, steps
+    def _refuse(self, batch: Minibatch, losses: Tensor) -> None:
+        bad = [
+            f"{id} at t={t:.3f}"
+            for id, t, loss in zip(batch.ids, batch.t.tolist(), losses.tolist(), strict=True)
+            if loss != loss or abs(loss) == float("inf")
+        ]
+        raise UserError(
+            f"Step {self.global_step} of the training was taken on {', '.join(batch.ids)}.",
+            f"The loss is not finite for {', '.join(bad)}; a step with it would ruin the weights.",
+            "Look at those examples, lower the rate, or use bfloat16 in place of float16. The last"
+            " checkpoint is whole, and the next run continues from it.",
+        )
 
-    def __len__(self) -> int:
-        return self.steps
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.adapter.named_parameters()]
 
-    def __getitem__(self, step: int) -> Draw:
-        return self.draw(step)
-
-
-class _Fixed(torch.utils.data.Dataset[Draw]):
-    def __init__(self, draws: Sequence[Draw]) -> None:
-        self.draws = draws
-
-    def __len__(self) -> int:
-        return len(self.draws)
-
-    def __getitem__(self, index: int) -> Draw:
-        return self.draws[index]
-
-
-class Pictures(lightning.Callback):
-    """Paints the same requests whenever validation has run, side by side in one PNG."""
-
-    def __init__(self, paint: Callable[[], Sequence[NDArray[np.uint8]]], folder: Path) -> None:
-        self.paint, self.folder = paint, folder
-
-    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{trainer.global_step:06d}.png"
-        side_by_side(self.paint()).save(path)
-        for logger in trainer.loggers:
-            keep = getattr(logger, "keep_picture", None)
-            if keep is not None:
-                keep(path)
+    def _loader(self, items: Any, sampler: Iterable[int] | None = None) -> DataLoader[Minibatch]:
+        return DataLoader(
+            items, batch_size=None, sampler=sampler, num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )  # fmt: skip
 
 
-def side_by_side(pictures: Sequence[NDArray[np.uint8]], height: int = 192) -> Pillow.Image:
-    """Pictures [H, W, 3] of any sizes in a row, brought to one height in pixels."""
-    row = []
-    for picture in map(Pillow.fromarray, pictures):
-        width = max(1, round(picture.width * height / picture.height))
-        row.append(np.asarray(picture.resize((width, height))))
-    return Pillow.fromarray(np.hstack(row))
-
-
-class Curve(lightning.Callback):
-    """The validation losses so far, as JSON lines, also after an interruption."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        known = {}
-        if self.path.exists():
-            lines = map(json.loads, self.path.read_text().splitlines())
-            known = {line["step"]: line for line in lines}
-        step = trainer.global_step
-        loss = float(trainer.callback_metrics["validation_loss"])
-        known[step] = {"step": step, "validation_loss": round(loss, 6)}
-        self.path.write_text("".join(f"{json.dumps(known[k])}\n" for k in sorted(known)))
+def parameters(module: nn.Module) -> int:
+    """How many numbers learn."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,255 +1,197 @@
-"""From a subject's photos to its adapter package: resumable, exact, published as a whole."""
+"""From a subject's encoded photos to its adapter package, published as a whole."""
 
+import contextlib
 import hashlib
 import json
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from safetensors.torch import save_file
-
 from insitu.digest import code_digest, file_digest
 from insitu.files import replace_text, replacing
 from insitu.methods import Method, Request
-from insitu.records.engines import RegularPhoto
-from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package, write_run
-from insitu.training.checkpoint_io import SafetensorsIO
-from insitu.training.data import Sample, SubjectData, to_sample
-from insitu.training.module import Curve, Pictures, Tuning, side_by_side
+from insitu.training import requests as files
+from insitu.training.benchmark import Benchmark
+from insitu.training.encoding import Encoded, Facts, digest_of
+from insitu.training.fit import ADAPTER, CURVE, LAST, PREVIEW, fit
+from insitu.training.job import REQUESTS, Job
+from insitu.training.launch import launch
+from insitu.training.recipe import Devices, Recipe, Watch
 from insitu.training.run_logger import RUN_ID, RunLogger
 from insitu.work import work_folder
 
-LAST = "last.ckpt"
+CODE = ("backbones", "methods", "training")
+BENCHMARK = "benchmark"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What decides a tuned adapter, apart from the photos, the method and the base.
+class Subject:
+    """Whose adapter it is.
 
     Attributes:
-        steps, batch, lr: of the training.
-        cooldown: the share of the steps, the last ones, over which the rate falls to 0.
-        drop: the share of prompts that are replaced by the empty one.
-        grow: how much longer a mask's sides become at most than the box's.
-        identifier: the word that stands for the subject.
-        regular_share: the share of a batch that is drawn from the regularization pictures.
-        context: how much longer the square that is looked at is than the box.
-        seed: of everything random.
-        validate_every, save_every: in steps; they do not decide the adapter.
+        encoded: the folder of its encoded examples.
+        facts: what they must have been encoded from.
+        requests: what is painted to see how it goes.
     """
 
-    steps: int
-    batch: int
-    lr: float
-    cooldown: float
-    drop: float
-    grow: float
+    name: str
+    class_word: str
     identifier: str
-    regular_share: float
-    context: float
-    seed: int
-    validate_every: int
-    save_every: int
+    encoded: Path
+    facts: Facts
+    requests: Sequence[Request]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is the same for all subjects: how an adapter is trained, on which base, where.
+
+    Attributes:
+        base: the checkpoint, by the digest of its weights.
+        precision: how the base is held, the dtype by name.
+        device: auto, cpu or cuda.
+        backbone: loads the base, once; not called when other processes train.
+    """
+
+    method: Method
+    base: Base
+    precision: dict[str, Any]
+    device: str
+    recipe: Recipe
+    devices: Devices
+    watch: Watch
+    backbone: Callable[[], Any]
+    tracking_uri: str | None = None
+    threads: int | None = None
 
     def behaviour(self) -> dict[str, Any]:
-        """All that decides the adapter."""
-        watched = ("validate_every", "save_every")
-        return {key: value for key, value in asdict(self).items() if key not in watched}
+        """All that decides an adapter, apart from its examples and the base."""
+        settings = {"plan": self.recipe.facts(), "method": asdict(self.method.settings)}
+        # Not the format itself: float32 is what an adapter is, unless it learned on another base.
+        return settings | {"precision": self.precision}
+
+    def facts(self) -> dict[str, Any]:
+        """The same, and the method, the base and the code."""
+        return {
+            "setup": self.behaviour(), "method": self.method.name,
+            "base": self.base.weights_digest, "code": code_digest(*CODE),
+        }  # fmt: skip
+
+    @property
+    def digest(self) -> str:
+        """Of the facts: subjects that are tuned alike have it in common."""
+        return _digest(self.facts())
 
 
-def data_digest(photos: Sequence[SubjectPhoto], regular: Sequence[RegularPhoto]) -> str:
-    """SHA-256 over everything that photos and regularization pictures teach, in their order."""
-    total = hashlib.sha256()
-    rows: list[SubjectPhoto | RegularPhoto] = [*photos, *regular]
-    for photo in rows:
-        words = photo.prompt if isinstance(photo, RegularPhoto) else photo.class_word
-        facts = [photo.id, words, list(photo.box.xyxy01)]
-        picture = hashlib.sha256(photo.image.data).hexdigest()
-        total.update(f"{json.dumps(facts)}{picture}\n".encode())
-    return total.hexdigest()
-
-
-def input_digest(
-    photos: Sequence[SubjectPhoto],
-    regular: Sequence[RegularPhoto],
-    plan: Plan,
-    method: Any,
-    base: str,
-) -> str:
+def input_digest(subject: Subject, setup: Setup) -> str:
     """What a subject's adapter follows from; a finished one with this digest is kept."""
-    facts = {
-        "data": data_digest(photos, regular), "plan": plan.behaviour(), "method": method.name,
-        "settings": asdict(method.settings), "base": base,
-        "code": code_digest("backbones", "methods", "training"),
-    }  # fmt: skip
+    return _digest({"examples": dict(subject.facts), **setup.facts()})
+
+
+def _digest(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def tune(
-    photos: Sequence[SubjectPhoto],
+    subject: Subject,
     target: Path,
+    setup: Setup,
     *,
-    regular: Sequence[RegularPhoto],
-    plan: Plan,
-    method: Any,
-    backbone: Any,
     logger: RunLogger | None = None,
-    progress: bool = False,
+    benchmark: Benchmark | None = None,
+    show: bool = False,
     root: Path | None = None,
 ) -> Package:
     """Tune on one subject and publish its package at `target`.
 
     Interrupted anywhere, the next call continues from the last checkpoint and ends with the very
-    weights that an uninterrupted run has on the same machine. The backbone is left as it was.
+    weights that an uninterrupted run has on the same machine and as many devices.
+
+    Args:
+        benchmark: scores what is painted while it is tuned.
 
     Raises:
-        UserError: another process tunes this subject; also what `SubjectData` refuses.
+        UserError: another process tunes this subject, its examples were encoded from something
+            else, or what `fit` and `launch` refuse.
     """
-    digest = input_digest(photos, regular, plan, method, backbone.digest)
+    digest = input_digest(subject, setup)
+    encoded = Encoded.open(subject.encoded, subject.facts)
     place = {} if root is None else {"root": root}
-    with work_folder("tune", digest, **place) as work:
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(work_folder("tune", digest, **place))
         started = time.monotonic()
         if logger is not None:
-            logger.open(work)
-            own = {f"{method.name}.{key}": v for key, v in asdict(method.settings).items()}
-            logger.tell(plan.behaviour() | own)
-        samples = _samples(photos, plan, backbone) + _regular(regular, plan, backbone)
-        data = SubjectData(
-            samples, batch=plan.batch, regular_share=plan.regular_share, drop=plan.drop,
-            grow=plan.grow, latent_shape=backbone.latent_shape, seed=plan.seed,
-        )  # fmt: skip
-        requests = _preview(photos, plan)
-        with torch.random.fork_rng():
-            torch.manual_seed(plan.seed)  # of the adapter's first weights
-            module = Tuning(
-                method, backbone, data, steps=plan.steps, lr=plan.lr, cooldown=plan.cooldown
-            )
-        try:
-            trainer = _trainer(plan, work, requests, method, backbone, logger, progress)
-            last = work / LAST
-            trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
-            with replacing(target) as fresh:
-                card = _write(photos, regular, plan, method, backbone, fresh)
-                side_by_side(method.paint(backbone, requests)).save(fresh / "preview.png")
-                shutil.copy(work / "validation.jsonl", fresh)
-                facts = {
-                    "input_digest": digest, "digest": card.digest, "host": socket.gethostname(),
-                    "seconds": round(time.monotonic() - started, 1),
-                    "run_id": logger.run_id if logger is not None else None,
-                }  # fmt: skip
-                write_run(fresh, facts)
-        finally:
-            method.detach(backbone)
+            stack.enter_context(logger.running(work))
+            logger.tell(_flat(setup.behaviour()))
+        if setup.devices.ranks == 1:
+            fit(
+                setup.method, setup.backbone(), encoded, subject.requests, recipe=setup.recipe,
+                devices=setup.devices, watch=setup.watch, work=work, logger=logger,
+                score=benchmark, show=show,
+            )  # fmt: skip
+        else:
+            files.save(subject.requests, work / REQUESTS)
+            if benchmark is not None:
+                benchmark.save(work / BENCHMARK)
+            launch(_job(subject, setup, work, logger, benchmark))
+        with replacing(target) as fresh:
+            card = _write(subject, setup, work, fresh)
+            facts = {
+                "input_digest": digest, "digest": card.digest, "host": socket.gethostname(),
+                "seconds": round(time.monotonic() - started, 1),
+                "run_id": logger.run_id if logger is not None else None,
+            }  # fmt: skip
+            write_run(fresh, facts)
         # The next adapter from these inputs is another run, from the start.
-        for done in (last, work / RUN_ID):
-            done.unlink(missing_ok=True)
+        for done in (LAST, RUN_ID, CURVE):
+            (work / done).unlink(missing_ok=True)
     return Package.open(target)
 
 
-class _Bar(TQDMProgressBar):
-    """Without the logger's version: it is MLflow's id of the run, too long to stand in a bar."""
-
-    def get_metrics(self, trainer: lightning.Trainer, module: Any) -> dict[str, Any]:
-        return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
-
-
-def _trainer(
-    plan: Plan,
+def _job(
+    subject: Subject,
+    setup: Setup,
     work: Path,
-    requests: Sequence[Request],
-    method: Method,
-    backbone: Any,
     logger: RunLogger | None,
-    progress: bool,
-) -> lightning.Trainer:
-    checkpoint = ModelCheckpoint(
-        dirpath=work, filename=LAST.removesuffix(".ckpt"), every_n_train_steps=plan.save_every,
-        save_top_k=1, monitor=None, enable_version_counter=False,
-    )  # fmt: skip
-    callbacks: list[lightning.Callback] = [
-        checkpoint,
-        Pictures(lambda: method.paint(backbone, requests), work / "pictures"),
-        Curve(work / "validation.jsonl"),
-    ]
-    if progress:
-        callbacks.append(_Bar(refresh_rate=10))
-    return lightning.Trainer(
-        max_steps=plan.steps, max_epochs=-1, accelerator=backbone.device.type, devices=1,
-        logger=logger or False, callbacks=callbacks, plugins=[SafetensorsIO()],
-        gradient_clip_val=1.0,
-        val_check_interval=plan.validate_every, check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, enable_progress_bar=progress, enable_model_summary=False,
-        log_every_n_steps=10,
+    benchmark: Benchmark | None,
+) -> Job:
+    return Job(
+        method=setup.method.name, settings=asdict(setup.method.settings),
+        checkpoint={"path": setup.base.path, "revision": setup.base.revision},
+        device=setup.device, precision=setup.precision, encoded=str(subject.encoded),
+        facts=dict(subject.facts), recipe=setup.recipe, devices=setup.devices, watch=setup.watch,
+        work=str(work), tracking_uri=setup.tracking_uri, threads=setup.threads,
+        run=(logger.run_name, str(logger.run_id)) if logger is not None else None,
+        benchmark=str(work / BENCHMARK) if benchmark is not None else None,
     )  # fmt: skip
 
 
-def _samples(photos: Sequence[SubjectPhoto], plan: Plan, backbone: Any) -> list[Sample]:
-    return [
-        to_sample(
-            photo.id, photo.image.array(), photo.box.xyxy01,
-            f"a {plan.identifier} {photo.class_word}", size=backbone.size, context=plan.context,
-        )
-        for photo in photos
-    ]  # fmt: skip
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names, as a run's parameters are shown."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
-def _regular(regular: Sequence[RegularPhoto], plan: Plan, backbone: Any) -> list[Sample]:
-    """The regularization pictures; the base was asked without the identifier, which goes in now."""
-    samples = []
-    for index, photo in enumerate(regular):
-        described = " ".join([*photo.attributes, photo.class_word])
-        article = "an" if described[0] in "aeiou" else "a"
-        samples.append(
-            to_sample(
-                f"regular/{index}", photo.image.array(), photo.box.xyxy01,
-                f"{article} {plan.identifier} {described}", size=backbone.size,
-                context=plan.context, regular=True,
-            )
-        )  # fmt: skip
-    return samples
-
-
-def _preview(photos: Sequence[SubjectPhoto], plan: Plan) -> list[Request]:
-    """The subject painted anew into its own photos, at most four."""
-    return [
-        Request(
-            image=photo.image.array(), box_xyxy01=photo.box.xyxy01, seed=plan.seed,
-            prompt=f"a {plan.identifier} {photo.class_word}",
-        )
-        for photo in photos[:4]
-    ]  # fmt: skip
-
-
-def _write(
-    photos: Sequence[SubjectPhoto],
-    regular: Sequence[RegularPhoto],
-    plan: Plan,
-    method: Any,
-    backbone: Any,
-    folder: Path,
-) -> Card:
-    save_file(method.state(backbone), folder / WEIGHTS)
+def _write(subject: Subject, setup: Setup, work: Path, folder: Path) -> Card:
+    for name, kept in ((ADAPTER, WEIGHTS), (PREVIEW, PREVIEW), (CURVE, CURVE)):
+        shutil.copy(work / name, folder / kept)
     card = Card(
-        method=method.name,
-        subject=photos[0].subject,
-        class_word=photos[0].class_word,
-        identifier=plan.identifier,
-        base=Base(
-            path=backbone.checkpoint.path,
-            revision=backbone.checkpoint.revision,
-            weights_digest=backbone.digest,
-        ),
-        data_digest=data_digest(photos, regular),
-        settings={"plan": plan.behaviour(), "method": asdict(method.settings)},
-        seed=plan.seed,
+        method=setup.method.name,
+        subject=subject.name,
+        class_word=subject.class_word,
+        identifier=subject.identifier,
+        base=setup.base,
+        data_digest=digest_of(subject.facts),
+        settings=setup.behaviour(),
+        seed=setup.recipe.seed,
         weights_sha256=file_digest(folder / WEIGHTS),
     )
     replace_text(folder / CARD, card.text())

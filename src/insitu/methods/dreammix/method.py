@@ -8,10 +8,13 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
+from insitu.backbones.precision import add_adapter
+from insitu.backbones.sharding import whole
 from insitu.backbones.unet import InpaintBackbone, Text
 from insitu.backbones.zoom import Window, box_mask
 from insitu.errors import UserError
-from insitu.methods import Batch, Image, Request
+from insitu.methods import Example, Image, Request, Told
+from insitu.methods.dreammix.data import REGULAR
 
 ADAPTER = "dreammix"
 
@@ -39,17 +42,6 @@ class Settings:
     context: float
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Clean latents, what the U-Net is told beside the noisy ones, and the loss's weights."""
-
-    z_0: Tensor
-    mask: Tensor
-    holed: Tensor
-    text: Text
-    weight: Tensor
-
-
 class DreamMix:
     """The four verbs on an SDXL inpainting U-Net."""
 
@@ -58,7 +50,7 @@ class DreamMix:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def attach(self, backbone: InpaintBackbone) -> nn.ModuleList:
+    def attach(self, backbone: InpaintBackbone) -> nn.ModuleDict:
         """Add LoRA to the U-Net's attention; B starts at zero, so nothing changes yet.
 
         Raises:
@@ -70,9 +62,16 @@ class DreamMix:
             lora_alpha=self.settings.rank,
             target_modules=list(self.settings.targets),
         )
-        backbone.unet.add_adapter(config, adapter_name=ADAPTER)
-        learning = [m for m in backbone.unet.modules() if hasattr(m, "lora_A")]
-        return nn.ModuleList([part for m in learning for part in (m.lora_A, m.lora_B)])
+        add_adapter(backbone.unet, config, ADAPTER)
+        return nn.ModuleDict(
+            {
+                # A module's name may hold no dot; the rest is as in the saved file.
+                f"{name}.{part}".replace(".", "/"): getattr(layer, part)[ADAPTER]
+                for name, layer in backbone.unet.named_modules()
+                if hasattr(layer, "lora_A")
+                for part in ("lora_A", "lora_B")
+            }
+        )
 
     def detach(self, backbone: InpaintBackbone) -> None:
         backbone.unet.unload_lora()
@@ -80,7 +79,7 @@ class DreamMix:
     def state(self, backbone: InpaintBackbone) -> dict[str, Tensor]:
         """PEFT's names under diffusers' prefix: `load_lora_weights` reads the file as it is."""
         found = get_peft_model_state_dict(backbone.unet, adapter_name=ADAPTER)
-        return {f"unet.{name}": value.detach().cpu().contiguous() for name, value in found.items()}
+        return {f"unet.{name}": whole(value) for name, value in found.items()}
 
     def load(self, backbone: InpaintBackbone, state: Mapping[str, Tensor]) -> None:
         self.attach(backbone)
@@ -98,35 +97,39 @@ class DreamMix:
         plain = {name.removeprefix("unet."): value for name, value in state.items()}
         set_peft_model_state_dict(backbone.unet, plain, adapter_name=ADAPTER)
 
-    def condition(self, backbone: InpaintBackbone, batch: Batch) -> Condition:
-        mask = backbone.latent_mask(batch.masks)
-        within = self.settings.inside * mask + self.settings.outside * (1 - mask)
-        share = np.where(batch.regular, self.settings.beta, 1.0).astype(np.float32)
-        return Condition(
-            z_0=backbone.encode(batch.images),
-            mask=mask,
-            holed=backbone.encode_holed(batch.images, batch.masks),
-            text=backbone.encode_text(batch.prompts),
-            weight=within * torch.from_numpy(share).to(mask)[:, None, None, None],
-        )
+    def condition(self, backbone: InpaintBackbone, examples: Sequence[Example]) -> Told:
+        """Clean latents, mask [B, 1, h, w], latents of the holed picture, whether it is regular."""
+        images = np.stack([example.image for example in examples])
+        masks = np.stack([example.mask for example in examples])
+        # A picture comes with many masks, one after the other.
+        own = list({id(example.image): example.image for example in examples}.values())
+        which = [next(k for k, image in enumerate(own) if image is e.image) for e in examples]
+        return {
+            "z_0": backbone.encode(np.stack(own))[which],
+            "mask": backbone.latent_mask(masks),
+            "holed": backbone.encode_holed(images, masks),
+            "regular": torch.tensor([example.pool == REGULAR for example in examples]),
+        }
 
     def loss(
-        self, backbone: InpaintBackbone, batch: Batch, noise: Tensor, t: Tensor
+        self, backbone: InpaintBackbone, told: Told, noise: Tensor, t: Tensor
     ) -> dict[str, Tensor]:
         """L = L_RE(subject) + beta L_RE(regular), where L_RE = mean of
         tau1 m |e - eps|^2 + tau2 (1 - m) |e - eps|^2; `t` [B] in [0, 1), 1 = noise.
         A base that predicts the velocity has it in the noise's place.
         """
-        told = self.condition(backbone, batch)
-        schedule = backbone.schedule
-        timestep = (t * schedule.config.num_train_timesteps).long()
-        z_t = schedule.add_noise(told.z_0, noise, timestep)
-        predicted = backbone.predict(z_t, timestep, told.mask, told.holed, told.text)
-        wanted = backbone.target(told.z_0, noise, timestep)
-        error = (told.weight * (predicted - wanted).square()).mean((1, 2, 3))
-        regular = torch.from_numpy(batch.regular).to(error.device)
-        terms = {"subject": error[~regular].sum(), "regular": error[regular].sum()}
-        return {name: term / max(int((~regular).sum()), 1) for name, term in terms.items()}
+        z_0, m, own = told["z_0"], told["mask"], self.settings
+        timestep = backbone.timesteps(t)
+        z_t = backbone.schedule.add_noise(z_0, noise, timestep)
+        text = Text(told["text.context"], told["text.pooled"])
+        predicted = backbone.predict(z_t, timestep, m, told["holed"], text)
+        error = (predicted - backbone.target(z_0, noise, timestep)).square()
+        l_re = ((own.inside * m + own.outside * (1 - m)) * error).mean((1, 2, 3))
+        regular = told["regular"]
+        return {
+            "subject": torch.where(regular, 0.0, l_re),
+            "regular": torch.where(regular, own.beta * l_re, 0.0),
+        }
 
     def paint(self, backbone: InpaintBackbone, requests: Sequence[Request]) -> list[Image]:
         """Fill each request's box on a square around it, at the model's own size."""
