@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from insitu.backbones.unet import InpaintBackbone
 from insitu.methods import VALIDATION, Example, Request, find
 from insitu.params import Checkpoint
+from insitu.training import fit as fitting
 from insitu.training.encoding import Encoded, encode
 from insitu.training.fit import ADAPTER, fit
 from insitu.training.module import Training
@@ -110,8 +113,28 @@ def same_weights(one: Path, other: Path, atol: float = 0.0) -> None:
 
 
 def alone(base: str, encoded: Path, work: Path, recipe: Recipe) -> None:
+    """A run in a process of its own; without the memory plan, which takes longer than the rest."""
     torch.set_num_threads(1)
+    fitting.require_room = lambda *args, **kwargs: None  # type: ignore[assignment]
     train(base, encoded, work, recipe)
+
+
+class Stopped(Exception):
+    """In place of a kill, for runs in this process."""
+
+
+@contextmanager
+def stopping_at(step: int) -> Iterator[None]:
+    """Within it, a run ends before this step; what it saved is there."""
+
+    def stop(self: Training, batch: object, index: int) -> None:
+        if self.global_step == step:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "on_train_batch_start", stop)
+        with pytest.raises(Stopped):
+            yield
 
 
 SCRIPT = """

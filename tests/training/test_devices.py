@@ -37,6 +37,7 @@ from tests.training.runs import (
     request,
     run,
     same_weights,
+    stopping_at,
     train,
 )
 
@@ -62,28 +63,25 @@ def test_devices_and_turns_do_not_change_the_losses(
             assert one == pytest.approx(other, abs=1e-5)
 
 
-@pytest.mark.parametrize(("first", "then"), [("fsdp", "alone"), ("alone", "fsdp")])
+@pytest.mark.parametrize("first", ["fsdp", "alone"])
 def test_it_continues_on_another_number_of_devices(
-    base: str, encoded: Path, tmp_path: Path, first: str, then: str
+    base: str, encoded: Path, tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights are the same up to the order of sums; averages and moments come along."""
-    train(base, encoded, tmp_path / "whole", replace(RECIPE, average=0.9))
-    settings = {
-        "alone": ({}, 1), "fsdp": ({"devices": {"count": 2, "strategy": "fsdp"}}, 2)
-    }  # fmt: skip
-    for kind, stop in ((first, True), (then, False)):
-        devices, processes = settings[kind]
-        recipe = {"average": 0.9}
-        environment = {"STOP_AT": "9"} if stop else {}
-        os.environ.update(environment)
-        process = run(
-            base, encoded, tmp_path / "torn", settings={"recipe": recipe, **devices},
-            processes=processes,
-        )  # fmt: skip
+    recipe, torn = replace(RECIPE, average=0.9), tmp_path / "torn"
+    train(base, encoded, tmp_path / "whole", recipe)
+    spread = {"recipe": {"average": 0.9}, "devices": {"count": 2, "strategy": "fsdp"}}
+    if first == "fsdp":
+        monkeypatch.setenv("STOP_AT", "9")
+        process = run(base, encoded, torn, settings=spread, processes=2)
         told, _ = process.communicate(timeout=300)
-        os.environ.pop("STOP_AT", None)
-        assert (process.returncode == 0) != stop, told
-    same_weights(tmp_path / "torn", tmp_path / "whole", atol=1e-5)
+        assert process.returncode != 0, told
+        train(base, encoded, torn, recipe)
+    else:
+        with stopping_at(9):
+            train(base, encoded, torn, recipe)
+        finished(run(base, encoded, torn, settings=spread, processes=2))
+    same_weights(torn, tmp_path / "whole", atol=1e-5)
 
 
 def make_job(base: str, encoded: Path, work: Path, **changed: object) -> Job:

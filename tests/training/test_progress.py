@@ -165,7 +165,8 @@ def test_notes_are_off_and_warnings_pass(tmp_path: Path, caplog: pytest.LogCaptu
         models.warning(empty.replace("[]", "['wo']"))
         return [record.getMessage() for record in caplog.records]
 
-    with caplog.at_level(logging.INFO, LIGHTNING[0]):
+    # Other tests may have silenced diffusers.
+    with caplog.at_level(logging.INFO, LIGHTNING[0]), caplog.at_level(logging.INFO, DIFFUSERS):
         notes.addHandler(caplog.handler)
         models.addHandler(caplog.handler)
         loud = run()
