@@ -138,6 +138,7 @@ def test_interrupted_it_continues_and_ends_the_same(
         ({"mask": np.zeros((32, 32), np.uint8)}, "mask is empty"),
         ({"mask": np.full((16, 32), 255, np.uint8)}, r"mask is \(16, 32\)"),
         ({"id": "e0"}, "same id"),
+        ({"mask": np.eye(32, k=1, dtype=np.uint8) * 255 * (np.arange(32) == 5)}, "no cell"),
     ],
 )
 def test_what_cannot_be_learned_from_is_refused(

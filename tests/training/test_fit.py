@@ -134,6 +134,8 @@ def test_every_step_and_band_is_logged(base: str, encoded: Path, tmp_path: Path)
     )  # fmt: skip
     names = set().union(*logger.rows.values())
     assert {"loss", "loss/subject", "loss/regular", "norm/gradient", "norm/adapter", "lr"} <= names
+    first = next(row["epochs"] for _, row in sorted(logger.rows.items()) if "epochs" in row)
+    assert first == pytest.approx(8 * 0.7 / 5)  # of five examples of the subject
     assert {"examples_per_second", "memory_mib", "validation_loss"} <= names
     assert {f"validation_loss/t{t}" for t in (0.1, 0.3, 0.5, 0.7, 0.9)} <= names
     rates = [row["lr"] for _, row in sorted(logger.rows.items()) if "lr" in row]

@@ -69,7 +69,6 @@ def test_a_storage_counts_once_and_while_it_lives() -> None:
             y.double()
             assert live.now == {"activations": 0, "named": 2000}
             assert live.peak == {"activations": 4000, "named": 2000}
-            live.start_again()
             w = torch.empty(100, requires_grad=True)
             loss = (w.exp() * 2).sum()  # exp's result is kept for its gradient, the product not
             assert live.now["activations"] == 400 + 400 + 4

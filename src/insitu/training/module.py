@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -112,6 +112,7 @@ class Training(lightning.LightningModule):
         self._turns = []
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("norm/gradient", norm)
+        self.log("epochs", self.batches.order.epoch(self.global_step + 1))
 
     def on_validation_epoch_start(self) -> None:
         self._sums = {t: [0.0, 0.0] for t in BANDS}
@@ -169,8 +170,3 @@ class Training(lightning.LightningModule):
             items, batch_size=None, sampler=sampler, num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )  # fmt: skip
-
-
-def parameters(module: nn.Module) -> int:
-    """How many numbers learn."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from insitu.errors import UserError
 from insitu.training.optimizers import Optimization
+from insitu.training.schedules import schedule
 from insitu.training.times import Times
 
 
@@ -58,6 +59,10 @@ class Recipe:
     min_snr: float | None = None
     drop: Mapping[str, float] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a rate that cannot be, before a model is loaded."""
+        schedule(self.schedule, steps=self.steps, warmup=self.warmup, cooldown=self.cooldown)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -72,7 +72,6 @@ class Setup:
     def behaviour(self) -> dict[str, Any]:
         """All that decides an adapter, apart from its examples and the base."""
         settings = {"plan": self.recipe.facts(), "method": asdict(self.method.settings)}
-        # Not the format itself: float32 is what an adapter is, unless it learned on another base.
         return settings | {"precision": self.precision}
 
     def facts(self) -> dict[str, Any]:

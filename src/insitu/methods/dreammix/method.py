@@ -98,15 +98,27 @@ class DreamMix:
         set_peft_model_state_dict(backbone.unet, plain, adapter_name=ADAPTER)
 
     def condition(self, backbone: InpaintBackbone, examples: Sequence[Example]) -> Told:
-        """Clean latents, mask [B, 1, h, w], latents of the holed picture, whether it is regular."""
+        """Clean latents, mask [B, 1, h, w], latents of the holed picture, whether it is regular.
+
+        Raises:
+            UserError: a mask is too thin to cover a latent cell.
+        """
         images = np.stack([example.image for example in examples])
         masks = np.stack([example.mask for example in examples])
+        mask = backbone.latent_mask(masks)
+        for example, own_mask in zip(examples, mask, strict=True):
+            if not own_mask.any():
+                raise UserError(
+                    f"The example {example.id!r} was to be encoded.",
+                    "Its mask covers no cell of the latents, so there is nothing to fill.",
+                    "Give its thing a larger box, or a photo in which it is larger.",
+                )
         # A picture comes with many masks, one after the other.
         own = list({id(example.image): example.image for example in examples}.values())
         which = [next(k for k, image in enumerate(own) if image is e.image) for e in examples]
         return {
             "z_0": backbone.encode(np.stack(own))[which],
-            "mask": backbone.latent_mask(masks),
+            "mask": mask,
             "holed": backbone.encode_holed(images, masks),
             "regular": torch.tensor([example.pool == REGULAR for example in examples]),
         }

@@ -75,10 +75,6 @@ class Live(TorchDispatchMode):
             self._forget(tensor.untyped_storage()._cdata)
             self._add(tensor, kind)
 
-    def start_again(self) -> None:
-        """The peak is what lives now."""
-        self._highest, self.peak = self._total, dict(self.now)
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
