@@ -8,7 +8,7 @@ from typing import Any
 from insitu.backbones.parts import encoder_digests
 from insitu.digest import code_digest
 from insitu.errors import UserError
-from insitu.methods import Example, Method, Request, find
+from insitu.methods import Example, Method, Placement, Request, find
 from insitu.methods.dreammix import data
 from insitu.methods.dreammix.data import Views
 from insitu.params import Params
@@ -78,7 +78,8 @@ def requests(photos: Sequence[SubjectPhoto], params: Params) -> list[Request]:
     """The subject painted anew into its own photos, at most four."""
     return [
         Request(
-            image=photo.image.array(), box_xyxy01=photo.box.xyxy01, seed=params.seed,
+            image=photo.image.array(), seed=params.seed,
+            placements=(Placement(box_xyxy01=photo.box.xyxy01),),
             prompt=f"a {params.tune.identifier} {photo.class_word}",
         )
         for photo in photos[:4]

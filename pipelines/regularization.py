@@ -68,14 +68,14 @@ class _Bench:
         rows = []
         if wanted:
             method, backbone, segmenter = self._load()
-            from insitu.methods import Request
+            from insitu.methods import Placement, Request
 
             painted = method.paint(
                 backbone,
                 [
                     Request(
                         image=one.photo.image.array(),
-                        box_xyxy01=one.photo.box.xyxy01,
+                        placements=(Placement(box_xyxy01=one.photo.box.xyxy01),),
                         prompt=one.prompt,
                         seed=one.seed,
                     )

@@ -71,7 +71,9 @@ def write_params(file: Path, checkpoints: dict[str, Path], **registry: str) -> N
     """The shipped settings on tiny checkpoints, with as little of everything as goes."""
     shipped = Path(__file__).parents[1] / "params.yaml"
     content: dict[str, Any] = YAML(typ="safe", pure=True).load(shipped.read_text())
-    content["models"] = {name: {"path": str(path)} for name, path in checkpoints.items()}
+    for name, path in checkpoints.items():
+        content["models"][name]["path"] = str(path)
+    content["models"]["flux"] |= {"size": 16, "max_sequence_length": 16}
     content["device"] = "cpu"
     content["subjects"] |= {"drawn": 1, "photos": 2, "size": 64}
     content["tune"] |= {"steps": 3, "batch": 2, "validate_every": 2, "save_every": 2}

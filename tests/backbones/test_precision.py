@@ -24,11 +24,11 @@ from peft import LoraConfig
 from torch import nn
 
 from insitu.backbones import precision as precision_module
+from insitu.backbones.adapters import attach
 from insitu.backbones.precision import (
     LIBRARY,
     Precision,
     Quantize,
-    add_adapter,
     load_pipeline,
     offload,
     require,
@@ -37,7 +37,7 @@ from insitu.backbones.precision import (
 )
 from insitu.backbones.unet import InpaintBackbone
 from insitu.errors import UserError
-from insitu.methods import Request
+from insitu.methods import Placement, Request
 from insitu.methods.dreammix import DreamMix, Settings
 from insitu.params import Checkpoint
 from insitu.synthesis.generators import FluxGenerator, FluxSettings
@@ -171,7 +171,12 @@ def tell(backbone: InpaintBackbone) -> dict[str, torch.Tensor]:
 
 def request() -> Request:
     photo = np.full((40, 40, 3), 90, np.uint8)
-    return Request(image=photo, box_xyxy01=(0.2, 0.2, 0.8, 0.8), prompt="a red mug", seed=1)
+    return Request(
+        image=photo,
+        placements=(Placement(box_xyxy01=(0.2, 0.2, 0.8, 0.8)),),
+        prompt="a red mug",
+        seed=1,
+    )
 
 
 @each_mode
@@ -223,7 +228,7 @@ def test_its_adapter_is_named_as_any_other_and_learns_in_float32(
     files = []
     for backbone in (load("none")[0], load(kind)[0]):
         config = LoraConfig(r=2, target_modules=["to_k", "proj_out"])
-        add_adapter(backbone.unet, config, "dreammix")
+        attach(backbone.unet, config, "dreammix")
         files.append(DreamMix(METHOD).state(backbone))
     shapes = [{name: value.shape for name, value in file.items()} for file in files]
     assert shapes[0] == shapes[1] and shapes[0]
@@ -304,7 +309,7 @@ def test_offload_changes_nothing_and_takes_adapters_along(sdxl: Path, how: Any) 
     wanted = guess(backbone)
     offload(backbone.unet, CPU, how)
     assert torch.equal(guess(backbone), wanted)
-    add_adapter(backbone.unet, LoraConfig(r=2, target_modules=["to_k"]), "dreammix")
+    attach(backbone.unet, LoraConfig(r=2, target_modules=["to_k"]), "dreammix")
     assert torch.equal(guess(backbone), wanted)
     lora = [m.lora_A["dreammix"] for m in backbone.unet.modules() if hasattr(m, "lora_A")]
     assert all(hasattr(layer, "_diffusers_hook") for layer in lora) == (how == "leaf")
@@ -400,7 +405,7 @@ def test_on_a_gpu_offload_paints_the_same_with_an_adapter(
     for offloaded in ("none", how):
         held = Precision(dtype=torch.bfloat16, quantize=kind, offload=offloaded)
         backbone = InpaintBackbone.load(checkpoint, device=CUDA, precision=held)
-        add_adapter(backbone.unet, LoraConfig(r=2, target_modules=["to_k"]), "dreammix")
+        attach(backbone.unet, LoraConfig(r=2, target_modules=["to_k"]), "dreammix")
         painted.append(method.paint(backbone, [request()])[0])
         if offloaded != "none":
             assert backbone.unet.device.type == "cpu"

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from insitu import world
 from insitu.backbones.unet import InpaintBackbone
 from insitu.errors import UserError
-from insitu.methods import Example, Request, Told, find
+from insitu.methods import Example, Placement, Request, Told, find
 from insitu.methods.dreammix import DreamMix, Settings
 from insitu.methods.dreammix.data import REGULAR, SUBJECT
 from insitu.params import Checkpoint
@@ -113,7 +113,12 @@ def test_only_the_adapter_learns_and_all_of_it(backbone: InpaintBackbone, method
 
 def filled(method: DreamMix, backbone: InpaintBackbone) -> np.ndarray:
     photo = world.render(world.sample_scene(world.rng_for("dreammix", "photo")), 128).image
-    request = Request(image=photo, box_xyxy01=(0.3, 0.3, 0.7, 0.9), prompt="a red mug", seed=3)
+    request = Request(
+        image=photo,
+        placements=(Placement(box_xyxy01=(0.3, 0.3, 0.7, 0.9)),),
+        prompt="a red mug",
+        seed=3,
+    )
     return method.paint(backbone, [request])[0]
 
 

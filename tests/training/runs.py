@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from safetensors.torch import load_file
 
 from insitu.backbones.unet import InpaintBackbone
-from insitu.methods import VALIDATION, Example, Request, find
+from insitu.methods import VALIDATION, Example, Placement, Request, find
 from insitu.params import Checkpoint
 from insitu.training import fit as fitting
 from insitu.training.encoding import Encoded, encode
@@ -70,7 +70,12 @@ def load(base: str) -> InpaintBackbone:
 
 def request() -> Request:
     photo = np.full((32, 32, 3), 90, np.uint8)
-    return Request(image=photo, box_xyxy01=(0.2, 0.2, 0.8, 0.8), prompt="a red mug", seed=0)
+    return Request(
+        image=photo,
+        placements=(Placement(box_xyxy01=(0.2, 0.2, 0.8, 0.8)),),
+        prompt="a red mug",
+        seed=0,
+    )
 
 
 def train(

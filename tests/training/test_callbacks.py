@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from insitu.backbones.loading import load_pretrained
 from insitu.backbones.sharding import shard, whole
 from insitu.evaluation.metrics import Photo
-from insitu.methods import Request, find
+from insitu.methods import Placement, Request, find
 from insitu.methods.dreammix.method import DreamMix
 from insitu.params import Checkpoint
 from insitu.perception.clip import ClipScorer
@@ -65,7 +65,12 @@ def flat(shade: int, height: int, width: int) -> np.ndarray:
 
 
 def make_request(shade: int, height: int, width: int) -> Request:
-    return Request(image=flat(shade, height, width), box_xyxy01=BOX, prompt="a mug", seed=0)
+    return Request(
+        image=flat(shade, height, width),
+        placements=(Placement(box_xyxy01=BOX),),
+        prompt="a mug",
+        seed=0,
+    )
 
 
 def test_each_picture_stands_below_its_request_with_the_box_outlined() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.methods import VALIDATION
-from insitu.training.data import BANDS, Minibatches, Share, Validation
+from insitu.training.data import BANDS, CHANCES, Minibatches, Share, Validation
 from insitu.training.order import Order
 from insitu.training.times import Times
 
@@ -114,3 +114,15 @@ def test_ranks_validate_every_example_once_at_every_time_and_take_equally_long(r
         for id, t in zip(batch.ids, batch.t.tolist(), strict=True)
     ]
     assert len(seen) == len(set(seen)) == 3 * len(BANDS)
+
+
+def test_chances_are_an_examples_own_and_change_nothing_else() -> None:
+    batches = make()
+    first, second = batches[0], batches[1]
+    assert first.told["chances"].shape == (len(first.ids), CHANCES)
+    assert not torch.equal(first.told["chances"], second.told["chances"])
+    assert torch.equal(make()[1].told["chances"], second.told["chances"])
+    drawn = torch.cat([batches[k].told["chances"].flatten() for k in range(40)])
+    assert drawn.min() >= 0 and drawn.max() < 1 and abs(float(drawn.mean()) - 0.5) < 0.05
+    progress = [float(batches[k].told["progress"][0]) for k in range(40)]
+    assert progress == pytest.approx([k / 40 for k in range(40)])

@@ -27,7 +27,7 @@ from insitu.backbones.precision import Precision
 from insitu.backbones.unet import InpaintBackbone
 from insitu.cli import app
 from insitu.errors import UserError
-from insitu.methods import VALIDATION, Example, Request, find
+from insitu.methods import VALIDATION, Example, Placement, Request, find
 from insitu.params import Checkpoint
 from insitu.training.encoding import Encoded, encode
 from insitu.training.fit import fit
@@ -150,7 +150,12 @@ def train(case: dict[str, Any], backbone: Any, encoded: Encoded, work: Path) -> 
     )  # fmt: skip
     devices = Devices(accumulate=case.get("accumulate", 1))
     photo = np.full((64, 64, 3), 90, np.uint8)
-    request = Request(image=photo, box_xyxy01=(0.2, 0.2, 0.8, 0.8), prompt="a red mug", seed=0)
+    request = Request(
+        image=photo,
+        placements=(Placement(box_xyxy01=(0.2, 0.2, 0.8, 0.8)),),
+        prompt="a red mug",
+        seed=0,
+    )
     requests = [request] * case.get("pictures", 1)
     plan = require_room(
         method, backbone, ["64x64"], recipe=recipe, devices=devices, pictures=len(requests),

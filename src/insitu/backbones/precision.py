@@ -171,21 +171,6 @@ def offload(module: nn.Module, device: torch.device, how: Offload) -> None:
     )
 
 
-def add_adapter(model: Any, config: Any, name: str) -> None:
-    """Attach a PEFT adapter to a frozen model of diffusers; it learns in float32.
-
-    PEFT gives an adapter its layer's dtype, and in bfloat16, with its 8 bits of precision, Adam's
-    usual steps are rounded away. Its results are cast to the base's dtype.
-    """
-    # No public name for it; diffusers' own loaders of adapters call it where the model changed.
-    from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-    from diffusers.training_utils import cast_training_params
-
-    model.add_adapter(config, adapter_name=name)
-    cast_training_params(model, dtype=torch.float32)
-    _maybe_remove_and_reapply_group_offloading(model)
-
-
 def quantized_layers(model: nn.Module, quantize: Quantize) -> Iterator[tuple[str, nn.Linear]]:
     """Names and layers of an unquantized model that loading quantizes; it may be on meta."""
     from transformers import PreTrainedModel

@@ -18,7 +18,7 @@ from insitu.evaluation.metrics.edges import BackgroundChange, SeamVisibility
 from insitu.evaluation.metrics.entities import EntityFinder, EntityRecall, LocationError
 from insitu.evaluation.metrics.regions import RegionLikeness, Regions, RegionText
 from insitu.evaluation.placement import Place, Reference
-from insitu.methods import Request
+from insitu.methods import Placement, Request
 from insitu.perception.clip import ClipScorer
 from insitu.perception.detector import ZeroShotDetector
 from insitu.perception.dino import IdentityEncoder
@@ -105,7 +105,7 @@ def trial(
     ):
         requests = [
             Request(
-                image=place.image, box_xyxy01=box, prompt=prompt,
+                image=place.image, placements=(Placement(box_xyxy01=box),), prompt=prompt,
                 seed=int(rng_for("placement", seed, first.subject, k, r).integers(2**31)),
             )
             for k, (place, box) in enumerate(zip(places, boxes, strict=True))

@@ -10,68 +10,52 @@ Training, evaluation and serving know these verbs only:
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from insitu.errors import UserError
+from insitu.requests import Accepts, Box, Example, Image, Placement, Request
 
-Image = NDArray[np.uint8]
+__all__ = [
+    "NAMES",
+    "VALIDATION",
+    "Accepts",
+    "Box",
+    "Example",
+    "Image",
+    "Method",
+    "Placement",
+    "Request",
+    "Told",
+    "find",
+]
+
 Told = dict[str, Tensor]
 """What a model is told of a batch: tensors [B, ...] by name, the clean latents as `z_0`, encoded
-prompts as `text.<name>`; `dropped.<name>` [B] is true where that condition is withheld."""
+prompts as `text.<name>`. In training also `dropped.<name>` [B], true where that condition is
+withheld; `chances` [B, 16], uniform in 0..1, each example's own at each step; and `progress` [B],
+the share of the training that is done, 0..1."""
 NAMES = ("dreammix",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One picture to be made.
-
-    Attributes:
-        image: the photo, uint8 [H, W, 3].
-        box_xyxy01: where the subject goes, in shares of the photo's width and height.
-        prompt: what is to be seen there, the identifier in place of the subject's name.
-        seed: decides the picture, with all else equal.
-    """
-
-    image: Image
-    box_xyxy01: tuple[float, float, float, float]
-    prompt: str
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """What is learned from: a picture, the part of it that is to be filled, and its prompt.
-
-    Attributes:
-        id: unlike any other in the data set.
-        image: uint8 [H, W, 3], its sides multiples of the base's stride.
-        mask: uint8 [H, W], 255 = fill.
-        prompt: what is to be seen.
-        pool: which share of a batch it belongs to; `VALIDATION` is only looked at.
-    """
-
-    id: str
-    image: Image
-    mask: Image
-    prompt: str
-    pool: str
-
-
 VALIDATION = "validation"
+"""The pool of examples that are only looked at."""
 
 
 class Method(Protocol):
-    """What every method answers; `name` is its folder, its key in params.yaml and its tag.
+    """What every method answers.
 
-    `settings` is a frozen dataclass.
+    Attributes:
+        name: its folder, its key in params.yaml and its tag.
+        base: which checkpoint it works on, by its key in `models`.
+        accepts: what a request may hold.
+        drops: conditions that it can do without in a step of training, beside the text.
+        settings: a frozen dataclass.
     """
 
     name: str
+    base: str
+    accepts: Accepts
+    drops: frozenset[str]
     settings: Any
 
     def attach(self, backbone: Any) -> nn.Module:

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from insitu.errors import UserError
-from insitu.params.base import Checkpoint, Models, Settings, float16_on_cpu
+from insitu.params.base import Checkpoint, FluxCheckpoint, Models, Settings, float16_on_cpu
 from insitu.params.engines import (
     BoundId,
     Candidates,
@@ -41,6 +41,7 @@ from insitu.params.spine import Evaluate, Registry, Regularization, Subjects, Tu
 
 __all__ = [
     "Checkpoint",
+    "FluxCheckpoint",
     "Gallery",
     "Models",
     "Params",

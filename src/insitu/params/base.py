@@ -66,10 +66,21 @@ class Checkpoint(Settings):
         return revision
 
 
+class FluxCheckpoint(Checkpoint):
+    """A FluxPipeline, and the sizes that it is used at."""
+
+    size: Annotated[int, Field(ge=16, le=4096)] = Field(
+        description="Side in pixels of the pictures that methods work on, 16 to 4096."
+    )
+    max_sequence_length: Annotated[int, Field(ge=1, le=512)] = Field(
+        description="Length of encoded prompts in tokens, 1 to 512."
+    )
+
+
 class Models(Settings):
     """The checkpoints in use, one for each role."""
 
-    flux: Checkpoint = Field(description="Text to image: a FluxPipeline folder.")
+    flux: FluxCheckpoint = Field(description="Text to image: a FluxPipeline folder.")
     sdxl_inpaint: Checkpoint = Field(
         description="Masked fill: a StableDiffusionXLInpaintPipeline folder."
     )

@@ -60,6 +60,10 @@ class Drop(Settings):
     """How often a condition is withheld, so that guidance knows what it is without."""
 
     text: Share = Field(description="Share of prompts replaced by the empty one, 0 to 1.")
+    condition: Share = Field(
+        description="Share of examples without the method's own conditions (references, faces,"
+        " entities), 0 to 1."
+    )
 
 
 class Stage(Settings):

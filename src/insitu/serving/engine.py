@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from insitu.errors import UserError
-from insitu.methods import Method, Request, find
+from insitu.methods import Method, Placement, Request, find
 from insitu.registry.package import Package
 from insitu.registry.store import CHAMPION, Entry, Store
 
@@ -75,7 +75,7 @@ class Engine:
             name = f"{package.card.identifier} {package.card.class_word}"
             request = Request(
                 image=image,
-                box_xyxy01=box_xyxy01,
+                placements=(Placement(box_xyxy01=box_xyxy01),),
                 prompt=words.replace("{subject}", f"a {name}" if words == "{subject}" else name),
                 seed=seed,
             )

@@ -44,7 +44,10 @@ class Benchmark:
         cases = [
             Case(
                 image=picture,
-                entities=(Entity(box_xyxy01=request.box_xyxy01, references=self.references),),
+                entities=tuple(
+                    Entity(box_xyxy01=placement.box_xyxy01, references=self.references)
+                    for placement in request.placements
+                ),
                 source=request.image,
             )
             for request, picture in zip(requests, painted, strict=True)

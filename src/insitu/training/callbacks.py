@@ -224,7 +224,7 @@ def below_requests(
     requests: Sequence[Request], painted: Sequence[Image], height: int = HEIGHT
 ) -> Pillow.Image:
     """The requests' photos with their boxes outlined, and what was painted for each below it."""
-    asked = [_outlined(_enlarged(r.image, height), r.box_xyxy01) for r in requests]
+    asked = [_outlined(_enlarged(r.image, height), r) for r in requests]
     rows = [side_by_side(row, height) for row in (asked, painted)]
     return Pillow.fromarray(np.vstack([np.asarray(row) for row in rows]))
 
@@ -234,8 +234,9 @@ def _enlarged(picture: Image, height: int) -> Image:
     return np.asarray(Pillow.fromarray(picture).resize((width, height)))
 
 
-def _outlined(picture: Image, box_xyxy01: tuple[float, float, float, float]) -> Image:
+def _outlined(picture: Image, request: Request) -> Image:
     drawn = Pillow.fromarray(picture)
-    corners = np.array(box_xyxy01) * np.tile((drawn.width - 1, drawn.height - 1), 2)
-    ImageDraw.Draw(drawn).rectangle([float(c) for c in corners], outline=OUTLINE, width=2)
+    for placement in request.placements:
+        corners = np.array(placement.box_xyxy01) * np.tile((drawn.width - 1, drawn.height - 1), 2)
+        ImageDraw.Draw(drawn).rectangle([float(c) for c in corners], outline=OUTLINE, width=2)
     return np.asarray(drawn)

@@ -24,6 +24,8 @@ from insitu.training.times import Times
 BANDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Where validation looks: times, 1 = noise."""
 TEXT = "text"
+CHANCES = 16
+"""Numbers in 0..1 that a method's loss has for each example and step, for chances of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,9 @@ class Minibatches(Dataset[Minibatch]):
             name: [rng.random() < probability for rng in streams]
             for name, probability in self.drop.items()
         }
-        return assemble(self.encoded, rows, noise, t, dropped)
+        return assemble(
+            self.encoded, rows, noise, t, dropped, streams, progress=step / self.order.steps
+        )
 
 
 class Validation(Dataset[Minibatch]):
@@ -150,7 +154,7 @@ class Validation(Dataset[Minibatch]):
         rows, t = self.parts[number % len(self.parts)]
         streams = [rng_for("validation", self.seed, self.encoded.ids[row], str(t)) for row in rows]
         noise = noise_of(self.encoded, rows, streams)
-        batch = assemble(self.encoded, rows, noise, [t] * len(rows), {})
+        batch = assemble(self.encoded, rows, noise, [t] * len(rows), {}, streams, progress=1.0)
         return replace(batch, counts=number < len(self.parts))
 
 
@@ -184,6 +188,9 @@ def assemble(
     noise: Tensor,
     t: Sequence[float],
     dropped: Mapping[str, Sequence[bool]],
+    streams: Sequence[np.random.Generator],
+    *,
+    progress: float,
 ) -> Minibatch:
     """Examples of one size as one process works on them."""
     told = encoded.told(rows)
@@ -194,6 +201,11 @@ def assemble(
     told |= {f"{TEXT}.{name}": value for name, value in encoded.text(prompts).items()}
     told |= {
         f"dropped.{name}": torch.tensor(values) for name, values in dropped.items() if name != TEXT
+    }
+    chances = [rng.random(CHANCES, np.float32) for rng in streams]
+    told |= {
+        "chances": torch.from_numpy(np.stack(chances)),
+        "progress": torch.full((len(rows),), progress),
     }
     return Minibatch(
         told=told,

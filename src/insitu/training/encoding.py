@@ -220,6 +220,8 @@ def _checked(examples: Iterable[Example]) -> Iterator[Example]:
             why = "Another has the same id; their noise would be the same."
         elif not example.prompt.strip():
             why = "Its prompt is empty, so it would teach that text means nothing."
+        elif example.mask is None:
+            pass
         elif example.mask.shape != example.image.shape[:2]:
             why = f"Its mask is {example.mask.shape}, its picture {example.image.shape[:2]}."
         elif not (example.mask > 127).any():

@@ -15,11 +15,12 @@ import lightning
 from lightning.pytorch.loggers.logger import Logger
 from safetensors.torch import save_file
 
+from insitu.errors import UserError
 from insitu.methods import Method, Request
 from insitu.training import averages
 from insitu.training.callbacks import Averaged, Curve, Meter, Pictures, Score, side_by_side
 from insitu.training.checkpoint_io import Checkpoints, SafetensorsIO
-from insitu.training.data import Minibatches, Share, Validation
+from insitu.training.data import TEXT, Minibatches, Share, Validation
 from insitu.training.encoding import Encoded
 from insitu.training.memory import require_room
 from insitu.training.module import Training
@@ -64,6 +65,7 @@ def fit(
         UserError: there is too little memory, a batch cannot be shared out, a pattern matches
             nothing, or a loss or a gradient is not finite.
     """
+    _require_drops(method, recipe)
     share = Share(
         rank=int(os.environ.get("RANK", 0)), ranks=devices.ranks, accumulate=devices.accumulate
     )
@@ -110,6 +112,17 @@ def fit(
         method.detach(backbone)
         if devices.recompute:
             backbone.denoiser.disable_gradient_checkpointing()
+
+
+def _require_drops(method: Method, recipe: Recipe) -> None:
+    asked = {name for name, probability in recipe.drop.items() if probability > 0}
+    unknown = sorted(asked - {TEXT} - method.drops)
+    if unknown:
+        raise UserError(
+            f"{method.name} was to be trained with {', '.join(unknown)} dropped.",
+            "It has no such condition that it can do without, and would ignore that.",
+            f"Set drop.{unknown[0]} to 0.",
+        )
 
 
 def _trainer(

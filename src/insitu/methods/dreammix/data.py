@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from insitu.backbones.zoom import Window, box_mask
-from insitu.methods import VALIDATION, Example, Image
+from insitu.methods import VALIDATION, Box, Example, Image
 from insitu.randomness import rng_for
 from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
 
-Box = tuple[float, float, float, float]
 SUBJECT, REGULAR = "subject", "regular"
 
 

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig
 from torch import Tensor, nn
 
-from insitu.backbones.precision import add_adapter
-from insitu.backbones.sharding import whole
+from insitu.backbones import adapters
 from insitu.backbones.unet import InpaintBackbone, Text
 from insitu.backbones.zoom import Window, box_mask
 from insitu.errors import UserError
-from insitu.methods import Example, Image, Request, Told
+from insitu.methods import Accepts, Example, Image, Request, Told
 from insitu.methods.dreammix.data import REGULAR
 
-ADAPTER = "dreammix"
+ADAPTER, PREFIX = "dreammix", "unet."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,9 @@ class DreamMix:
     """The four verbs on an SDXL inpainting U-Net."""
 
     name = "dreammix"
+    base = "sdxl_inpaint"
+    accepts = Accepts(placements=(1, 1))
+    drops: frozenset[str] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -56,46 +58,28 @@ class DreamMix:
         Raises:
             UserError: a target names no layer of this U-Net.
         """
-        self._check_targets(backbone)
         config = LoraConfig(
             r=self.settings.rank,
             lora_alpha=self.settings.rank,
             target_modules=list(self.settings.targets),
         )
-        add_adapter(backbone.unet, config, ADAPTER)
-        return nn.ModuleDict(
-            {
-                # A module's name may hold no dot; the rest is as in the saved file.
-                f"{name}.{part}".replace(".", "/"): getattr(layer, part)[ADAPTER]
-                for name, layer in backbone.unet.named_modules()
-                if hasattr(layer, "lora_A")
-                for part in ("lora_A", "lora_B")
-            }
-        )
+        return adapters.attach(backbone.unet, config, ADAPTER)
 
     def detach(self, backbone: InpaintBackbone) -> None:
-        backbone.unet.unload_lora()
+        adapters.detach(backbone.unet)
 
     def state(self, backbone: InpaintBackbone) -> dict[str, Tensor]:
         """PEFT's names under diffusers' prefix: `load_lora_weights` reads the file as it is."""
-        found = get_peft_model_state_dict(backbone.unet, adapter_name=ADAPTER)
-        return {f"unet.{name}": whole(value) for name, value in found.items()}
+        return adapters.state(backbone.unet, ADAPTER, prefix=PREFIX)
 
     def load(self, backbone: InpaintBackbone, state: Mapping[str, Tensor]) -> None:
         self.attach(backbone)
-        expected = self.state(backbone).keys()
-        lost, foreign = sorted(expected - state.keys()), sorted(state.keys() - expected)
-        if lost or foreign:
+        try:
+            adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
+        except UserError:
             self.detach(backbone)
-            raise UserError(
-                f"An adapter with {len(state)} tensors was to be loaded on "
-                f"{backbone.checkpoint.path}.",
-                f"{len(lost)} of its layers are missing and {len(foreign)} are unknown here, first "
-                f"{(lost + foreign)[0]}.",
-                "Load it with the base and the targets that it was trained with.",
-            )
-        plain = {name.removeprefix("unet."): value for name, value in state.items()}
-        set_peft_model_state_dict(backbone.unet, plain, adapter_name=ADAPTER)
+            raise
+        adapters.fill(backbone.unet, ADAPTER, state, prefix=PREFIX)
 
     def condition(self, backbone: InpaintBackbone, examples: Sequence[Example]) -> Told:
         """Clean latents, mask [B, 1, h, w], latents of the holed picture, whether it is regular.
@@ -104,7 +88,7 @@ class DreamMix:
             UserError: a mask is too thin to cover a latent cell.
         """
         images = np.stack([example.image for example in examples])
-        masks = np.stack([example.mask for example in examples])
+        masks = np.stack([_mask(example) for example in examples])
         mask = backbone.latent_mask(masks)
         for example, own_mask in zip(examples, mask, strict=True):
             if not own_mask.any():
@@ -146,8 +130,14 @@ class DreamMix:
     def paint(self, backbone: InpaintBackbone, requests: Sequence[Request]) -> list[Image]:
         """Fill each request's box on a square around it, at the model's own size."""
         size, settings = backbone.size, self.settings
-        windows = [Window.around(r.box_xyxy01, r.image, context=settings.context) for r in requests]
-        masks = [box_mask(r.box_xyxy01, r.image) for r in requests]
+        for request in requests:
+            self.accepts.require(self.name, request)
+        boxes = [request.placements[0].box_xyxy01 for request in requests]
+        windows = [
+            Window.around(box, r.image, context=settings.context)
+            for box, r in zip(boxes, requests, strict=True)
+        ]
+        masks = [box_mask(box, r.image) for box, r in zip(boxes, requests, strict=True)]
         filled = backbone.fill(
             [w.cut(r.image, size) for w, r in zip(windows, requests, strict=True)],
             [w.cut(mask, size) for w, mask in zip(windows, masks, strict=True)],
@@ -161,17 +151,7 @@ class DreamMix:
             for w, r, picture, mask in zip(windows, requests, filled, masks, strict=True)
         ]
 
-    def _check_targets(self, backbone: InpaintBackbone) -> None:
-        names = [name for name, _ in backbone.unet.named_modules()]
-        idle = [
-            target
-            for target in self.settings.targets
-            if not any(name == target or name.endswith(f".{target}") for name in names)
-        ]
-        if idle:
-            raise UserError(
-                f"The LoRA targets {list(self.settings.targets)} were given.",
-                f"{idle} name no layer of {backbone.checkpoint.path}; a target that matches nothing"
-                " would learn nothing.",
-                "Use names of its attention layers, such as to_k, to_v, to_out.0.",
-            )
+
+def _mask(example: Example) -> Image:
+    assert example.mask is not None  # `examples` gives each one
+    return example.mask

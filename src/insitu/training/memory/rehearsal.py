@@ -17,8 +17,9 @@ from insitu.backbones.precision import (
     quantized_layers,
     weights_bytes,
 )
-from insitu.methods import Example, Method, Request, find
+from insitu.methods import Example, Method, Placement, Request, find
 from insitu.training import averages, optimizers
+from insitu.training.data import CHANCES
 from insitu.training.memory.live import Live, fake_mode, no_numbers
 from insitu.training.optimizers import Optimization
 
@@ -26,6 +27,7 @@ Bytes = dict[str, int]
 ADAPTER, GRADIENTS, OPTIMIZER, AVERAGE, BATCH = (
     "adapter", "gradients", "optimizer", "average", "batch",
 )  # fmt: skip
+FACE = ((0.4, 0.4), (0.6, 0.4), (0.5, 0.5), (0.42, 0.6), (0.58, 0.6))
 CUDA_BLOCK = 512
 """Bytes of which torch's CUDA allocator gives multiples."""
 
@@ -138,7 +140,7 @@ class Rehearsal:
         # All steps of sampling take the same memory.
         once = settings | {"steps": 1} if "steps" in settings else settings
         photo = np.zeros((*self.size, 3), np.uint8)
-        request = Request(image=photo, box_xyxy01=(0.2, 0.2, 0.8, 0.8), prompt="a", seed=0)
+        request = Request(image=photo, placements=self._placements(), prompt="a", seed=0)
         with self._live() as live:
             kept: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
             if self.average:
@@ -168,11 +170,29 @@ class Rehearsal:
         mask = np.zeros(self.size, np.uint8)
         mask[: self.size[0] // 2] = 255
         image = np.zeros((*self.size, 3), np.uint8)
-        example = Example(id="0", image=image, mask=mask, prompt="a", pool="")
+        example = Example(
+            id="0", image=image, mask=mask, prompt="a", pool="", placements=self._placements()
+        )
         told = self.method.condition(self.backbone, [example])
         text = self.backbone.encode_text(("a",))
         # Not `asdict`: a deep copy of a tensor without numbers ends the process when it is freed.
-        return told | {f"text.{field.name}": getattr(text, field.name) for field in fields(text)}
+        chances = {"chances": torch.empty(1, CHANCES), "progress": torch.empty(1)}
+        texts = {f"text.{field.name}": getattr(text, field.name) for field in fields(text)}
+        return told | texts | chances
+
+    def _placements(self) -> tuple[Placement, ...]:
+        """As many as the method takes, with all that it may be given."""
+        accepts = self.method.accepts
+        holds: dict[str, Any] = {
+            "mask": np.full(self.size, 255, np.uint8),
+            "reference": np.zeros((*self.size, 3), np.uint8),
+            "prompt": "a",
+            "landmarks_xy01": FACE,
+            "reference_landmarks_xy01": FACE,
+        }
+        given = {name: holds[name] for name in accepts.needs | accepts.takes}
+        box = (0.2, 0.2, 0.8, 0.8)
+        return (Placement(box_xyxy01=box, **given),) * accepts.placements[1]
 
 
 def _frozen(backbone: Any, quantize: Quantize, dtype: torch.dtype) -> Frozen:

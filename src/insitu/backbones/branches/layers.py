@@ -1,0 +1,75 @@
+"""Layers of a stream: linear ones with adapters by token, modulations by kind of branch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from insitu.backbones.branches.layout import Spans, Stream
+
+
+def project(layer: Any, x_BND: Tensor, acting: Spans) -> Tensor:
+    """A linear layer, with each LoRA added on the tokens that it acts on.
+
+    W x + s B A x (Hu et al. 2021, eq. 3). An adapter whose scale is 0 is not computed, so that the
+    layer is bit for bit the base's.
+    """
+    if not isinstance(layer, LoraLayer):
+        return layer(x_BND)
+    out = layer.base_layer(x_BND)
+    for name, spans in acting.items():
+        if name not in layer.lora_A or layer.scaling[name] == 0:
+            continue
+        a: Any = layer.lora_A[name]
+        b: Any = layer.lora_B[name]
+        for span in spans:
+            x = layer.lora_dropout[name](x_BND[:, span].to(a.weight.dtype))
+            moved = (layer.scaling[name] * b(a(x))).to(out.dtype)
+            if span.start is None or moved.shape[1] == out.shape[1]:
+                out = out + moved
+            else:
+                out = torch.cat(
+                    [out[:, : span.start], out[:, span] + moved, out[:, span.stop :]], 1
+                )
+    return out
+
+
+def modulation(
+    linear: nn.Module, rows_BMD: Tensor, stream: Stream, parts: int
+) -> tuple[Tensor, ...]:
+    """Shifts, scales and gates [B, M, D], a row for each kind of branch in the stream."""
+    vectors = nn.functional.silu(rows_BMD)
+    return project(linear, vectors, stream.acting_on_rows).chunk(parts, -1)
+
+
+def moved(x_BND: Tensor, shift_BMD: Tensor, scale_BMD: Tensor, stream: Stream) -> Tensor:
+    """x (1 + scale) + shift, by kind."""
+    return _by_kind(lambda x, a, b: x * (1 + b) + a, x_BND, shift_BMD, scale_BMD, stream=stream)
+
+
+def gated(x_BND: Tensor, gate_BMD: Tensor, stream: Stream) -> Tensor:
+    """gate x, by kind."""
+    return _by_kind(lambda x, gate: gate * x, x_BND, gate_BMD, stream=stream)
+
+
+def feed_forward(layer: Any, x_BND: Tensor, stream: Stream) -> Tensor:
+    """diffusers' `FeedForward` with an approximated GELU, adapters by token."""
+    activation, dropout, out = layer.net
+    hidden = activation.gelu(project(activation.proj, x_BND, stream.acting))
+    return project(out, dropout(hidden), stream.acting)
+
+
+def _by_kind(
+    formula: Callable[..., Tensor], x_BND: Tensor, *rows_BMD: Tensor, stream: Stream
+) -> Tensor:
+    done = [
+        formula(x_BND[:, run], *(row[:, k : k + 1] for row in rows_BMD)) for run, k in stream.runs
+    ]
+    return done[0] if len(done) == 1 else torch.cat(done, 1)
+
+
+def of_branch(adapters: tuple[str, ...]) -> Mapping[str, tuple[slice, ...]]:
+    """Adapters that act on all tokens."""
+    return dict.fromkeys(adapters, (slice(None),))

@@ -1,0 +1,193 @@
+"""What is asked of a method and what it learns from: pictures with things at places."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from insitu.errors import UserError
+
+Image = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Something at a place.
+
+    Attributes:
+        box_xyxy01: the place, in shares of the picture's width and height.
+        mask: uint8 [H, W], 255 = the place, where it is no box.
+        reference: a picture of what goes there, uint8 [h, w, 3].
+        prompt: what goes there, in words; with a reference the word for what it is.
+        landmarks_xy01: where a face's eyes, nose and corners of the mouth go, five (x, y).
+        reference_landmarks_xy01: where they are in the reference.
+    """
+
+    box_xyxy01: Box
+    mask: Image | None = None
+    reference: Image | None = None
+    prompt: str | None = None
+    landmarks_xy01: tuple[tuple[float, float], ...] | None = None
+    reference_landmarks_xy01: tuple[tuple[float, float], ...] | None = None
+
+    @classmethod
+    def masked(cls, mask_HW: Image, **more: object) -> "Placement":
+        """A place of any shape; its box is the mask's own.
+
+        Raises:
+            UserError: the mask is empty.
+        """
+        rows, columns = np.nonzero(mask_HW > 127)
+        if not len(rows):
+            raise UserError(
+                f"A mask of {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels was given.",
+                "Nothing in it is set, so there is no place.",
+                "Draw where the thing goes with 255 on 0.",
+            )
+        height, width = mask_HW.shape
+        box = (
+            float(columns.min() / width), float(rows.min() / height),
+            float((columns.max() + 1) / width), float((rows.max() + 1) / height),
+        )  # fmt: skip
+        return cls(box_xyxy01=box, mask=mask_HW, **more)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One picture to be made.
+
+    Attributes:
+        image: the photo, uint8 [H, W, 3].
+        placements: what goes where.
+        prompt: what is to be seen.
+        seed: decides the picture, with all else equal.
+        negative_prompt: what is not to be seen; None = nothing is said of it.
+    """
+
+    image: Image
+    placements: tuple[Placement, ...]
+    prompt: str
+    seed: int
+    negative_prompt: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What is learned from.
+
+    Attributes:
+        id: unlike any other in the data set.
+        image: uint8 [H, W, 3], its sides multiples of the base's stride.
+        mask: the part that is to be filled, uint8 [H, W], 255 = fill; None where all of it is.
+        prompt: what is to be seen.
+        pool: which share of a batch it belongs to.
+        placements: what is where.
+    """
+
+    id: str
+    image: Image
+    prompt: str
+    pool: str
+    mask: Image | None = None
+    placements: tuple[Placement, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepts:
+    """What a request may hold, from which API, CLI and studio know what to offer and to refuse.
+
+    Attributes:
+        placements: the fewest and the most.
+        needs: what each placement must have, of `Placement`'s fields.
+        takes: what it may have beyond that.
+        negative_prompt: one is heeded.
+    """
+
+    placements: tuple[int, int]
+    needs: frozenset[str] = frozenset()
+    takes: frozenset[str] = frozenset()
+    negative_prompt: bool = False
+    said: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "mask": "a mask", "reference": "a reference picture", "prompt": "a prompt of its own",
+            "landmarks_xy01": "landmarks", "reference_landmarks_xy01": "landmarks of its reference",
+        },
+        repr=False,
+    )  # fmt: skip
+
+    def require(self, method: str, request: Request) -> None:
+        """Refuse what the method cannot do, before any work.
+
+        Raises:
+            UserError: too few or too many placements, one that lacks something or holds what would
+                be ignored, a picture or mask of the wrong kind, or an empty prompt.
+        """
+        few, many = self.placements
+        if not few <= len(request.placements) <= many:
+            wanted = str(few) if few == many else f"{few} to {many}"
+            raise UserError(
+                f"{len(request.placements)} placements were given to {method}.",
+                f"It takes {wanted}.",
+                "Give as many, or choose another method.",
+            )
+        _require_picture(request.image, "The photo")
+        if request.negative_prompt is not None and not self.negative_prompt:
+            raise UserError(
+                f"The negative prompt {request.negative_prompt!r} was given to {method}.",
+                "It does not use one, and would ignore it.",
+                "Leave it out.",
+            )
+        if not request.prompt.strip():
+            raise UserError(
+                f"An empty prompt was given to {method}.",
+                "It says nothing of what is to be seen.",
+                "Describe the picture.",
+            )
+        for number, placement in enumerate(request.placements, start=1):
+            self._require_placement(method, number, placement, request.image)
+
+    def _require_placement(
+        self, method: str, number: int, placement: Placement, image: Image
+    ) -> None:
+        for name, word in self.said.items():
+            given = getattr(placement, name) is not None
+            if given and name not in self.needs | self.takes:
+                raise UserError(
+                    f"Placement {number} was given to {method} with {word}.",
+                    "It does not use that, and would ignore it.",
+                    "Leave it out, or choose another method.",
+                )
+            if not given and name in self.needs:
+                raise UserError(
+                    f"Placement {number} was given to {method} without {word}.",
+                    "It needs one for each placement.",
+                    "Add it, or choose another method.",
+                )
+        if placement.reference is not None:
+            _require_picture(placement.reference, f"The reference of placement {number}")
+        if placement.mask is None:
+            return
+        if placement.mask.shape != image.shape[:2]:
+            have = " x ".join(map(str, placement.mask.shape[::-1]))
+            raise UserError(
+                f"The mask of placement {number} is {have} pixels.",
+                f"The photo is {image.shape[1]} x {image.shape[0]}; they must match.",
+                "Scale the mask to the photo's size.",
+            )
+        if not (placement.mask > 127).any():
+            raise UserError(
+                f"The mask of placement {number} is empty.",
+                "There is nowhere for it to go.",
+                "Draw where it goes with 255 on 0.",
+            )
+
+
+def _require_picture(image: Image, what: str) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UserError(
+            f"{what} is {image.dtype} of shape {tuple(image.shape)}.",
+            "A picture is RGB: uint8 of height x width x 3.",
+            "Convert it to RGB; put a transparent one on white first.",
+        )
