@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from insitu.errors import UserError
+from insitu.records import Record
 from insitu.requests import Accepts, Box, Example, Image, Placement, Request
 
 __all__ = [
@@ -22,12 +23,14 @@ __all__ = [
     "VALIDATION",
     "Accepts",
     "Box",
+    "Data",
     "Example",
     "Image",
     "Method",
     "Placement",
     "Request",
     "Told",
+    "data_of",
     "find",
 ]
 
@@ -93,6 +96,40 @@ class Method(Protocol):
     def paint(self, backbone: Any, requests: Sequence[Request]) -> list[Image]:
         """One picture a request, each as large as its photo."""
         ...
+
+
+class Data(Protocol):
+    """A method's module `data`, of those that learn from data sets: rows become examples.
+
+    Attributes:
+        SETS: record types by the name of the data set that they are read from.
+    """
+
+    SETS: Mapping[str, type[Record]]
+
+    def examples(
+        self, rows: Mapping[str, Sequence[Any]], settings: Any, *, size: int, seed: int
+    ) -> list[Example]:
+        """What is learned from, and examples of the pool `VALIDATION`; pictures have `size`.
+
+        Args:
+            rows: kept ones, by data set.
+            settings: the method's.
+        """
+        ...
+
+    def requests(
+        self, rows: Mapping[str, Sequence[Any]], settings: Any, *, size: int, seed: int
+    ) -> list[Request]:
+        """Held-out rows as they would be asked for, in the order of the rows."""
+        ...
+
+
+def data_of(name: str) -> Data:
+    """The data module of a method."""
+    module: Any = importlib.import_module(f"insitu.methods.{name}.data")
+    found: Data = module
+    return found
 
 
 def find(name: str, settings: Mapping[str, Any]) -> Method:
