@@ -289,3 +289,22 @@ def test_it_runs_in_bfloat16() -> None:
     lora(model, "own")
     found = model(layout=layout, inputs=inputs(layout))
     assert found.dtype == torch.bfloat16 and torch.isfinite(found).all()
+
+
+def test_offsets_may_be_computed_within_the_pass() -> None:
+    """By a part that was put into the transformer: the same velocity, and gradients reach it."""
+    model = transformer()
+    layout = two_references(shifted=True)
+    part = torch.nn.Linear(5, 32)
+    model.add_module("part", part)
+    given = random(2, 5)
+
+    def offsets() -> dict[str, torch.Tensor]:
+        return {"a": part(given), "b": part(2 * given)}
+
+    now = {"a": part(given).detach(), "b": part(2 * given).detach()}
+    expected = model(layout=layout, inputs=inputs(layout, offsets=now))
+    velocity = model(layout=layout, inputs=inputs(layout, offsets=offsets))
+    assert torch.equal(velocity, expected)
+    velocity.square().sum().backward()
+    assert part.weight.grad is not None and part.weight.grad.any()

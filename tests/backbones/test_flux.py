@@ -103,3 +103,10 @@ def test_sizes_that_do_not_fit_are_refused(checkpoints: dict[str, Path]) -> None
     base = load(checkpoints, words=4)
     assert base.too_long("a red mug on a wooden table") > 0
     assert base.too_long("a") == 0
+
+
+def test_a_photos_size_becomes_one_in_tokens(checkpoints: dict[str, Path]) -> None:
+    base = load(checkpoints, size=64)
+    assert base.fitting(500, 500) == (64, 64)
+    assert base.fitting(100, 400) == (32, 128)
+    assert base.fitting(1, 4000) == (8, 4048)

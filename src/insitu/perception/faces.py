@@ -62,7 +62,7 @@ def sample_similarity(images_N3HW: Tensor, a_N2: Tensor, b_N2: Tensor, size: int
     """
     pixels = (a_N2.detach().norm(dim=-1) / size).ceil().clamp(1, MAX_SUPERSAMPLING).int()
     crops = images_N3HW.new_zeros(len(images_N3HW), images_N3HW.shape[1], size, size)
-    for factor in pixels.unique().tolist():
+    for factor in sorted(set(pixels.tolist())):
         chosen = (pixels == factor).nonzero()[:, 0]
         fine = _sample(images_N3HW[chosen], a_N2[chosen], b_N2[chosen], size * factor)
         crops = crops.index_copy(0, chosen, avg_pool2d(fine, factor))

@@ -4,7 +4,7 @@ The checkpoint's own modules do the work, under their own names: only the classe
 branches. Called without a layout, the model is diffusers' own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ from insitu.backbones.branches.cache import Cache, Following
 from insitu.backbones.branches.layers import of_branch, project
 from insitu.backbones.branches.layout import Layout, Pass, Stream
 
+Offsets = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inputs:
@@ -29,14 +31,16 @@ class Inputs:
         pooled: the pooled prompt, [B, P].
         t: [B] in [0, 1], 1 = noise.
         guidance: [B], for a transformer with a guidance embedding.
-        offsets: added to what modulations of `shifted` branches are made from, [B, D] by name.
+        offsets: added to what modulations of `shifted` branches are made from, [B, D] by name; or
+            what gives them, called within the transformer's pass: there a part that was put into
+            the transformer has its weights even where these are spread over devices or offloaded.
     """
 
     tokens: Mapping[str, Tensor]
     pooled: Tensor
     t: Tensor
     guidance: Tensor | None = None
-    offsets: Mapping[str, Tensor] = field(default_factory=dict)
+    offsets: Offsets | Callable[[], Offsets] = field(default_factory=dict)
 
 
 def branching(transformer: Any) -> "BranchTransformer":
@@ -70,10 +74,11 @@ class BranchTransformer(FluxTransformer2DModel):
         """
         if layout is None or inputs is None:
             return super().forward(*given, **options)
-        blocks, through = self._kept(layout, inputs, cache)
+        offsets = inputs.offsets() if callable(inputs.offsets) else inputs.offsets
+        blocks, through = self._kept(layout, inputs, offsets, cache)
         vectors = self._vectors(through.joint, inputs)
         rows = {
-            name: _rows(stream, vectors, inputs)
+            name: _rows(stream, vectors, offsets)
             for name, stream in vars(through).items()
             if name in ("text", "image", "joint")
         }
@@ -95,24 +100,24 @@ class BranchTransformer(FluxTransformer2DModel):
         return project(self.proj_out, self.norm_out.norm(out) * (1 + scale) + shift, acting)
 
     def _kept(
-        self, layout: Layout, inputs: Inputs, cache: Cache | None
+        self, layout: Layout, inputs: Inputs, offsets: Offsets, cache: Cache | None
     ) -> tuple[list[Kept] | list[None], Pass]:
         """What each block keeps, and which branches are computed."""
         blocks = len(self.transformer_blocks) + len(self.single_transformer_blocks)
         if cache is None or not layout.frozen:
             return [None] * blocks, layout.whole
-        following = self._following(layout, inputs)
+        following = self._following(layout, inputs, offsets)
         if cache.holds(following):
             return cache.blocks, layout.live
         cache.begin(following, blocks)
         return cache.blocks, layout.whole
 
-    def _following(self, layout: Layout, inputs: Inputs) -> Following:
+    def _following(self, layout: Layout, inputs: Inputs, offsets: Offsets) -> Following:
         """All that frozen branches' keys and values follow from, but for the base."""
         found: list[Tensor | str | float | None] = [inputs.pooled]
         for branch in layout.kept:
             found += [branch.name, ",".join(branch.adapters), branch.ids, branch.present]
-            found += [inputs.tokens[branch.name], inputs.offsets.get(branch.name)]
+            found += [inputs.tokens[branch.name], offsets.get(branch.name)]
             for name, mask in layout.sees[branch.name].items():
                 found += [name, mask]
         adapters = {adapter for branch in layout.kept for adapter in branch.adapters}
@@ -165,12 +170,12 @@ class BranchTransformer(FluxTransformer2DModel):
         return block(*given)
 
 
-def _rows(stream: Stream, vectors: Mapping[bool, Tensor], inputs: Inputs) -> Tensor:
+def _rows(stream: Stream, vectors: Mapping[bool, Tensor], offsets: Offsets) -> Tensor:
     """[B, kinds, D]."""
     rows = []
     for branch in stream.kinds:
         vector = vectors[branch.clean]
         if branch.shifted:
-            vector = vector + inputs.offsets[branch.name].to(vector.dtype)
+            vector = vector + offsets[branch.name].to(vector.dtype)
         rows.append(vector)
     return torch.stack(rows, 1)
