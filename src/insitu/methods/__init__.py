@@ -14,7 +14,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from insitu.backbones.loading import base_digest
 from insitu.errors import UserError
+from insitu.params import Checkpoint
+from insitu.params.base import Models
 from insitu.records import Record
 from insitu.requests import Accepts, Box, Example, Image, Placement, Request
 
@@ -32,6 +35,7 @@ __all__ = [
     "Told",
     "data_of",
     "find",
+    "pinned",
 ]
 
 Told = dict[str, Tensor]
@@ -39,7 +43,7 @@ Told = dict[str, Tensor]
 prompts as `text.<name>`. In training also `dropped.<name>` [B], true where that condition is
 withheld; `chances` [B, 16], uniform in 0..1, each example's own at each step; and `progress` [B],
 the share of the training that is done, 0..1."""
-NAMES = ("dreammix",)
+NAMES = ("anyphoto", "dreammix")
 VALIDATION = "validation"
 """The pool of examples that are only looked at."""
 
@@ -129,6 +133,20 @@ def data_of(name: str) -> Data:
     """The data module of a method."""
     module: Any = importlib.import_module(f"insitu.methods.{name}.data")
     found: Data = module
+    return found
+
+
+def pinned(name: str, settings: Mapping[str, Any], models: Models) -> dict[str, Any]:
+    """A method's settings with the models, beside its base, that it looks at things with.
+
+    A method's package names them in `MODELS`, by their keys in `models`; under the same keys the
+    settings get path, revision and the digest of the weights, so that an adapter's card pins them.
+    """
+    module = importlib.import_module(f"insitu.methods.{name}")
+    found = dict(settings)
+    for key in getattr(module, "MODELS", ()):
+        checkpoint: Checkpoint = getattr(models, key)
+        found[key] = checkpoint.model_dump() | {"digest": base_digest(checkpoint)}
     return found
 
 

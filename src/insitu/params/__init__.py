@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from insitu.errors import UserError
+from insitu.params.anyphoto import AnyPhoto
 from insitu.params.base import Checkpoint, FluxCheckpoint, Models, Settings, float16_on_cpu
 from insitu.params.engines import (
     BoundId,
@@ -81,6 +82,7 @@ class Params(Settings):
     entities: Entities = Field(description="EliGen's data.")
     quadruples: Quadruples = Field(description="LAR-Gen's data.")
     groups: Groups = Field(description="AnyPhoto's data and face bank.")
+    anyphoto: AnyPhoto = Field(description="AnyPhoto: the method and its training.")
 
     @model_validator(mode="after")
     def _filters_see_what_they_ask_for(self) -> Self:
