@@ -4,7 +4,9 @@ by their formulas, faces of different numbers in a batch, and what is left when 
 Needs no GPU; tiny random checkpoints.
 """
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ import torch
 from insitu import params
 from insitu.backbones.flux import FluxBackbone, Text
 from insitu.errors import UserError
-from insitu.methods import find
+from insitu.methods import find, pinned
 from insitu.methods.anyphoto import AnyPhoto
 from insitu.methods.anyphoto.curriculum import replacement, variants
 from insitu.methods.anyphoto.faces import analyser
-from insitu.methods.anyphoto.layout import FaceTokens
-from insitu.methods.anyphoto.method import _chosen, _faces
+from insitu.methods.anyphoto.layout import FaceTokens, chosen_pictures, present_faces
+from insitu.params.base import Models
 from tests.methods.anyphoto_parts import (
     backbone_of,
     example,
@@ -57,7 +59,9 @@ def attached(checkpoints: dict[str, Path], backbone: FluxBackbone) -> Iterator[A
 
 
 def faces_of(told: dict[str, torch.Tensor]) -> list[FaceTokens]:
-    return _faces(_chosen(told, torch.zeros(told["present"].shape, dtype=torch.long)))
+    return present_faces(
+        chosen_pictures(told, torch.zeros(told["present"].shape, dtype=torch.long))
+    )
 
 
 def first_block(method: AnyPhoto, backbone: FluxBackbone, faces: list[FaceTokens]) -> torch.Tensor:
@@ -160,8 +164,8 @@ def test_the_loss_is_the_papers(backbone: FluxBackbone, attached: Any) -> None:
     z_0, own = told["z_0"], method.settings
     p = replacement(told["progress"], own.replacement, own.milestones)
     which = variants(told["chances"][:, :3], p, own.variants)
-    chosen = _chosen(told, which)
-    faces = _faces(chosen)
+    chosen = chosen_pictures(told, which)
+    faces = present_faces(chosen)
     x_t = (1 - t.view(-1, 1, 1, 1)) * z_0 + t.view(-1, 1, 1, 1) * eps
     text = Text(told["text.tokens"], told["text.pooled"])
     v = method._velocity(
@@ -309,12 +313,6 @@ def test_identity_guidance_moves_away_from_the_picture_without_identities(
 def test_settings_come_back_from_a_card_and_pin_the_embedder(
     checkpoints: dict[str, Path], backbone: FluxBackbone
 ) -> None:
-    import json
-    from dataclasses import asdict
-
-    from insitu.methods import pinned
-    from insitu.params.base import Models
-
     models = Models.model_validate(
         {name: {"path": str(path)} for name, path in checkpoints.items()}
         | {"flux": {"path": str(checkpoints["flux"]), "size": 64, "max_sequence_length": 16}}

@@ -1,6 +1,6 @@
 """The token sequence: text, noisy picture, and a branch for each face (sections 3.2 and 3.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from insitu.backbones.branches import Branch, Layout
 from insitu.backbones.flux import positions
+from insitu.methods import Told
 
 ADAPTER = "anyphoto"
 TYPE = 1
@@ -39,6 +40,24 @@ class FaceTokens:
             tokens=self.tokens[:, :used], places=self.places[:, :used], kept=self.kept[:, :used],
             embedding=self.embedding, region=self.region,
         )  # fmt: skip
+
+
+def chosen_pictures(told: Told, which_BF: Tensor) -> dict[str, Tensor]:
+    """Of each face what is told of one of its pictures, [B, F, ...]."""
+    rows = torch.arange(len(which_BF), device=which_BF.device)[:, None]
+    columns = torch.arange(which_BF.shape[1], device=which_BF.device)
+    pictures = ("tokens", "places", "kept", "embedding", "region")
+    return {key: told[key][rows, columns, which_BF] for key in pictures}
+
+
+def present_faces(chosen: Mapping[str, Tensor]) -> list[FaceTokens]:
+    """Those that any example has."""
+    having = chosen["kept"].any(-1).any(0).tolist()
+    return [
+        FaceTokens(**{key: value[:, k] for key, value in chosen.items()}).trimmed()
+        for k, any_has in enumerate(having)
+        if any_has
+    ]
 
 
 def name(k: int) -> str:

@@ -18,7 +18,14 @@ from insitu.methods import Accepts, Example, Image, Request, Told
 from insitu.methods.anyphoto.conditions import told_of_faces
 from insitu.methods.anyphoto.curriculum import replacement, variants
 from insitu.methods.anyphoto.faces import Modulation, Pin, analyser, embed
-from insitu.methods.anyphoto.layout import ADAPTER, FaceTokens, layout, name
+from insitu.methods.anyphoto.layout import (
+    ADAPTER,
+    FaceTokens,
+    chosen_pictures,
+    layout,
+    name,
+    present_faces,
+)
 from insitu.methods.anyphoto.likeness import estimate, face_loss
 from insitu.methods.anyphoto.placing import Location, Rules, Seen, batches, encoded, placed
 from insitu.perception.faces import FaceAnalyser
@@ -163,8 +170,8 @@ class AnyPhoto:
         dropped = told.get("dropped.condition", torch.zeros_like(t, dtype=torch.bool))
         p = replacement(told["progress"], own.replacement, own.milestones)
         which = variants(told["chances"][:, : own.faces], p, own.variants)
-        chosen = _chosen(told, which)
-        faces = _faces(chosen)
+        chosen = chosen_pictures(told, which)
+        faces = present_faces(chosen)
         text = Text(told["text.tokens"], told["text.pooled"])
         v = self._velocity(
             backbone, self._layout(backbone, faces, x_t), faces, text, x_t, t,
@@ -299,24 +306,6 @@ class AnyPhoto:
         return Rules(
             location=own.location, patch=own.patch, scale=own.scale, box=own.box, stride=stride
         )
-
-
-def _chosen(told: Told, which_BF: Tensor) -> dict[str, Tensor]:
-    """Of each face what is told of one of its pictures, [B, F, ...]."""
-    rows = torch.arange(len(which_BF), device=which_BF.device)[:, None]
-    columns = torch.arange(which_BF.shape[1], device=which_BF.device)
-    pictures = ("tokens", "places", "kept", "embedding", "region")
-    return {key: told[key][rows, columns, which_BF] for key in pictures}
-
-
-def _faces(chosen: Mapping[str, Tensor]) -> list[FaceTokens]:
-    """Those that any example has."""
-    having = chosen["kept"].any(-1).any(0).tolist()
-    return [
-        FaceTokens(**{key: value[:, k] for key, value in chosen.items()}).trimmed()
-        for k, any_has in enumerate(having)
-        if any_has
-    ]
 
 
 def _modulation(backbone: FluxBackbone) -> nn.Module:
