@@ -84,6 +84,11 @@ def state(model: Any, name: str, *, prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}{key}": whole(value) for key, value in found.items()}
 
 
+def plain_state(module: nn.Module, *, prefix: str) -> dict[str, Tensor]:
+    """The weights of a part that is no LoRA, after `prefix`, on the CPU."""
+    return {f"{prefix}{key}": whole(value) for key, value in module.state_dict().items()}
+
+
 def fill(model: Any, name: str, weights: Mapping[str, Tensor], *, prefix: str) -> None:
     """Give an attached adapter the weights that `state` returned."""
     plain = {key.removeprefix(prefix): value for key, value in weights.items()}

@@ -106,6 +106,12 @@ class FluxBackbone:
         """Of the transformer's tokens."""
         return int(self.transformer.inner_dim)
 
+    def fitting(self, height: int, width: int) -> tuple[int, int]:
+        """A size with about as many pixels as the base's and a photo's proportions, in tokens."""
+        scale = self.size / (height * width) ** 0.5
+        high, wide = (max(1, round(side * scale / self.stride)) for side in (height, width))
+        return high * self.stride, wide * self.stride
+
     @torch.no_grad()
     def _encode_text(self, prompts: tuple[str, ...]) -> Text:
         tokens, pooled, _ = self.pipeline.encode_prompt(

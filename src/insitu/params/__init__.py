@@ -36,6 +36,7 @@ from insitu.params.engines import (
     Runner,
 )
 from insitu.params.gallery import Gallery
+from insitu.params.inpaint_anywhere import InpaintAnywhere
 from insitu.params.sources import Pictures
 from insitu.params.spine import Evaluate, Registry, Regularization, Subjects, Tune
 
@@ -69,6 +70,7 @@ class Params(Settings):
         description="Pictures of the subjects' classes that keep attributes editable."
     )
     tune: Tune = Field(description="How a subject is tuned.")
+    inpaint_anywhere: InpaintAnywhere = Field(description="Several identities in one pass.")
     evaluate: Evaluate = Field(description="How adapters are compared with the untuned base.")
     registry: Registry = Field(description="Where adapters are registered and promoted.")
     runner: Runner = Field(description="Where the data engines run.")
