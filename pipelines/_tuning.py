@@ -18,6 +18,8 @@ from insitu.records.subjects import SubjectPhoto
 from insitu.training.encoding import Facts
 from pipelines._paths import REGULARIZATION, SUBJECTS
 
+CODE = ("backbones", "methods/__init__", "records", "requests")
+"""That decides what is encoded, beside the method's own."""
 Rows = tuple[list[SubjectPhoto], list[RegularPhoto]]
 DTYPE = "float32"
 """Of a base that is tuned on; `tune.base` says how its weights are stored."""
@@ -70,7 +72,7 @@ def facts(params: Params, rows: Rows) -> Facts:
         "identifier": own.identifier,
         "format": DTYPE,
         "method": own.method,
-        "code": code_digest("backbones", "methods", "records")[:16],
+        "code": code_digest(*CODE, f"methods/{own.method}")[:16],
     }
 
 

@@ -24,7 +24,7 @@ from insitu.synthesis.lineage import source
 from pipelines import _models, _step
 from pipelines._paths import ATTRIBUTES, REGULARIZATION, SUBJECTS
 
-CODE = ("backbones", "methods", "perception", "records", "synthesis")
+CODE = ("backbones", "methods/__init__", "perception", "records", "requests", "synthesis")
 
 
 def main(params: Params, report: _step.Report) -> None:
@@ -98,7 +98,7 @@ class _Bench:
             "base": self._base,
             "segmenter": self._params.perception.segmenter,
             "settings": self._params.tune.dreammix.model_dump(),
-            "code": code_digest(*CODE),
+            "code": code_digest(*CODE, f"methods/{self._params.tune.method}"),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

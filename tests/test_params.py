@@ -206,7 +206,7 @@ def test_tuning_that_would_never_be_validated_is_refused(file: Path) -> None:
 def test_all_problems_are_reported_at_once(file: Path) -> None:
     content = with_value("gallery.flux.stpes", 3)
     content.update(seed=-1, device="cpu", dtype="float16")
-    content["models"]["flux"] = {"path": "owner/model"}
+    content["models"]["flux"] |= {"path": "owner/model"}
     error = refusal(file, content)
     assert "has 4 problems" in error.given
     for part in (error.given, error.why, error.todo):
