@@ -83,6 +83,11 @@ def main(path: Path) -> int:
 
 
 def _work(job: Job) -> None:
+    from insitu.training.encoding import Encoded
+
+    # What it refuses, it refuses before the model libraries and the base are loaded.
+    encoded = Encoded.open(job.encoded, job.facts)
+
     import diffusers
     import transformers
 
@@ -93,7 +98,6 @@ def _work(job: Job) -> None:
     from insitu.params import Checkpoint
     from insitu.registry.store import Store
     from insitu.training import requests
-    from insitu.training.encoding import Encoded
     from insitu.training.fit import fit
     from insitu.training.progress import quiet
     from insitu.training.run_logger import RunLogger
@@ -120,7 +124,7 @@ def _work(job: Job) -> None:
     fit(
         find(job.method, job.settings),
         backbone,
-        Encoded.open(job.encoded, job.facts),
+        encoded,
         requests.load(work / REQUESTS),
         recipe=job.recipe, devices=job.devices, watch=job.watch, work=work, logger=logger,
         score=score, show=first,
