@@ -1,11 +1,13 @@
 """Proves that params.yaml is loaded as written, and that anything else is refused in three parts
 naming the key and the file. Needs the repository's params.yaml."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dvc.utils.serialize import load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +21,11 @@ SHIPPED = Path(__file__).parents[1] / "params.yaml"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+CONTENT: dict[str, Any] = YAML(typ="safe", pure=True).load(SHIPPED.read_text())
+
+
 def shipped() -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load(SHIPPED.read_text())
+    return copy.deepcopy(CONTENT)
 
 
 def with_value(key: str, value: object) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(file: Path, content: dict[str, Any]) -> UserError:
-    YAML().dump(content, file)
+    file.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
     with pytest.raises(UserError) as caught:
         load(file)
     return caught.value
