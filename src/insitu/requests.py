@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,8 @@ class Request:
         prompt: what is to be seen.
         seed: decides the picture, with all else equal.
         negative_prompt: what is not to be seen; None = nothing is said of it.
+        background: keep = what is outside of the placements stays as it is; free = a whole picture
+            is painted, and the photo gives only its size.
     """
 
     image: Image
@@ -71,6 +74,7 @@ class Request:
     prompt: str
     seed: int
     negative_prompt: str | None = None
+    background: Literal["keep", "free"] = "keep"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +107,14 @@ class Accepts:
         needs: what each placement must have, of `Placement`'s fields.
         takes: what it may have beyond that.
         negative_prompt: one is heeded.
+        free: it can paint whole pictures, of which the photo gives only the size.
     """
 
     placements: tuple[int, int]
     needs: frozenset[str] = frozenset()
     takes: frozenset[str] = frozenset()
     negative_prompt: bool = False
+    free: bool = False
     said: Mapping[str, str] = field(
         default_factory=lambda: {
             "mask": "a mask", "reference": "a reference picture", "prompt": "a prompt of its own",
@@ -138,6 +144,12 @@ class Accepts:
                 f"The negative prompt {request.negative_prompt!r} was given to {method}.",
                 "It does not use one, and would ignore it.",
                 "Leave it out.",
+            )
+        if request.background == "free" and not self.free:
+            raise UserError(
+                f"A whole picture was asked of {method}.",
+                "It paints into a photo only.",
+                "Ask with background='keep', or choose another method.",
             )
         if not request.prompt.strip():
             raise UserError(

@@ -24,6 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from insitu.errors import UserError
 from insitu.params.base import Checkpoint, FluxCheckpoint, Models, Settings, float16_on_cpu
+from insitu.params.eligen import EliGen
 from insitu.params.engines import (
     BoundId,
     Candidates,
@@ -83,6 +84,7 @@ class Params(Settings):
     entities: Entities = Field(description="EliGen's data.")
     quadruples: Quadruples = Field(description="LAR-Gen's data.")
     groups: Groups = Field(description="AnyPhoto's data and face bank.")
+    eligen: EliGen = Field(description="EliGen: entities in words, at places of any shape.")
 
     @model_validator(mode="after")
     def _filters_see_what_they_ask_for(self) -> Self:
