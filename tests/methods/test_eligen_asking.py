@@ -26,6 +26,8 @@ from insitu.params import FluxCheckpoint, load
 from insitu.records import Image
 from insitu.records.engines import Entity, EntityPicture, Lineage
 from insitu.records.types import Box
+from insitu.training.memory.rehearsal import Rehearsal
+from insitu.training.optimizers import Optimization
 
 SIZE, WORDS = 32, 16
 SETTINGS = Settings(
@@ -214,6 +216,22 @@ def test_rows_become_examples_and_held_out_requests(base: FluxBackbone) -> None:
     assert asked[0].seed != asked[1].seed
     assert asked[0].seed == data.requests(rows, SETTINGS, size=SIZE, seed=0)[0].seed
     assert [picture.shape for picture in method.paint(base, asked)] == [(SIZE, SIZE, 3)] * 2
+
+
+def test_a_memory_plan_needs_no_weights(base: FluxBackbone) -> None:
+    """More entities take more memory to learn, by shapes alone."""
+
+    def peak(most: int) -> int:
+        rehearsal = Rehearsal(
+            lambda: FluxBackbone.empty(base.checkpoint),
+            EliGen(replace(SETTINGS, most=most)),
+            optimizer=Optimization(name="adamw", lr=1e-3),
+            average=False,
+        )
+        assert sum(rehearsal.painting(2).values()) > 0
+        return sum(rehearsal.training(2, False, False).values())
+
+    assert peak(4) > peak(1) > 0
 
 
 def test_the_shipped_settings_are_the_methods() -> None:
