@@ -67,6 +67,7 @@ class Request:
         negative_prompt: what is not to be seen; None = nothing is said of it.
         background: keep = what is outside of the placements stays as it is; free = a whole picture
             is painted, and the photo gives only its size.
+        style: a picture that the whole is to be like, uint8 [h, w, 3].
     """
 
     image: Image
@@ -75,6 +76,7 @@ class Request:
     seed: int
     negative_prompt: str | None = None
     background: Literal["keep", "free"] = "keep"
+    style: Image | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,7 @@ class Accepts:
         takes: what it may have beyond that.
         negative_prompt: one is heeded.
         free: it can paint whole pictures, of which the photo gives only the size.
+        style: it heeds a picture that the whole is to be like.
     """
 
     placements: tuple[int, int]
@@ -115,6 +118,7 @@ class Accepts:
     takes: frozenset[str] = frozenset()
     negative_prompt: bool = False
     free: bool = False
+    style: bool = False
     said: Mapping[str, str] = field(
         default_factory=lambda: {
             "mask": "a mask", "reference": "a reference picture", "prompt": "a prompt of its own",
@@ -145,6 +149,14 @@ class Accepts:
                 "It does not use one, and would ignore it.",
                 "Leave it out.",
             )
+        if request.style is not None:
+            if not self.style:
+                raise UserError(
+                    f"A picture for the style was given to {method}.",
+                    "As it is set up it does not use one, and would ignore it.",
+                    "Leave it out, or choose another method.",
+                )
+            _require_picture(request.style, "The picture for the style")
         if request.background == "free" and not self.free:
             raise UserError(
                 f"A whole picture was asked of {method}.",

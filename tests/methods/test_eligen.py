@@ -16,6 +16,8 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig
 from safetensors.torch import save_file
+from transformers import CLIPVisionModelWithProjection
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from insitu.backbones import adapters
 from insitu.backbones.branches import Inputs, branching
@@ -27,11 +29,12 @@ from insitu.methods.eligen.layout import Entities, layout
 from insitu.methods.eligen.method import ADAPTER, AROUND
 from insitu.methods.eligen.painting import fused, latents
 from insitu.params import FluxCheckpoint
+from tests.backbones.test_image_prompt import write as write_image_prompt
 
 SIZE, WORDS = 32, 16
 SETTINGS = Settings(
     most=3, rank=2, feed_forward=False, training_guidance=1.0, steps=4, guidance_scale=3.0,
-    guidance=3.5, fuse="after_cfg",
+    guidance=3.5, fuse="after_cfg", image_prompt=None, image_prompt_scale=1.0,
 )  # fmt: skip
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0)
 
@@ -351,3 +354,36 @@ def test_requests_of_all_kinds_together_are_painted_as_each_alone(
     for together, one in zip(trained.paint(base, asked), asked, strict=True):
         (alone,) = trained.paint(base, [one])
         assert np.abs(together.astype(int) - alone).max() <= 1
+
+
+def test_a_style_is_what_diffusers_ip_adapter_makes_of_it(
+    base: FluxBackbone, trained: EliGen, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """With the adapter and guidance of two passes; and beside entities, each request its own."""
+    folder = write_image_prompt(tmp_path / "style", features=16, width=16, blocks=1)
+    save_file(trained.state(base), tmp_path / "adapter.safetensors")
+    plain = FluxPipeline.from_pretrained(
+        checkpoints["flux"], dtype=torch.float32,
+        image_encoder=CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder"),
+        feature_extractor=CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16),
+    )  # fmt: skip
+    plain.set_progress_bar_config(disable=True)
+    plain.load_lora_weights(tmp_path, weight_name="adapter.safetensors")
+    plain.load_ip_adapter(str(folder), weight_name="ip_adapter.safetensors")
+    plain.set_ip_adapter_scale(0.5)
+    asked = request(background="free", style=photo(7))
+    expected = plain(
+        asked.prompt, negative_prompt="", true_cfg_scale=3.0, guidance_scale=3.5, height=SIZE,
+        width=SIZE, num_inference_steps=SETTINGS.steps, max_sequence_length=WORDS,
+        output_type="np", ip_adapter_image=asked.style,
+        generator=torch.Generator().manual_seed(asked.seed),
+    ).images[0]  # fmt: skip
+
+    method = EliGen(replace(SETTINGS, image_prompt=str(folder), image_prompt_scale=0.5))
+    (painted,) = method.paint(base, [replace(asked, placements=())])
+    assert np.abs(painted.astype(int) - np.rint(expected * 255).astype(int)).max() <= 1
+
+    several = [asked, replace(asked, style=photo(8)), replace(asked, style=None)]
+    pictures = method.paint(base, several)
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[2], trained.paint(base, several[2:])[0])

@@ -32,7 +32,7 @@ from insitu.training.optimizers import Optimization
 SIZE, WORDS = 32, 16
 SETTINGS = Settings(
     most=2, rank=2, feed_forward=False, training_guidance=1.0, steps=1, guidance_scale=3.0,
-    guidance=3.5, fuse="after_cfg",
+    guidance=3.5, fuse="after_cfg", image_prompt=None, image_prompt_scale=1.0,
 )  # fmt: skip
 
 
@@ -121,6 +121,9 @@ REFUSED = {
     "no entity prompt": (request(mug(prompt=None)), "without a prompt", "Add it"),
     "more entities than the most": (request(mug(), mug(), mug()), "3 placements", "Give as many"),
     "nothing to paint": (request(), "No placement", "background='free'"),
+    "a style without an image prompt": (
+        request(mug(), style=np.zeros((8, 8, 3), np.uint8)), "for the style", "Leave it out",
+    ),
     "a reference": (
         request(mug(reference=np.zeros((8, 8, 3), np.uint8))), "a reference picture",
         "Leave it out",

@@ -31,6 +31,13 @@ class EliGen(Settings):
         description="Where a photo's background enters: before_cfg (the paper's), after_cfg (it"
         " ends at the photo), off (it is only pasted back)."
     )
+    image_prompt: Annotated[str, Field(min_length=1)] | None = Field(
+        description="Folder of an IP-Adapter for FLUX (ip_adapter.safetensors, image_encoder/),"
+        " with which a request may have a picture for its style; null = none."
+    )
+    image_prompt_scale: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = Field(
+        description="Of what it adds, 0 to 10; 0 = nothing."
+    )
     train: Training = Field(description="How it is trained.")
 
     def method(self) -> dict[str, Any]:

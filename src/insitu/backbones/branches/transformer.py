@@ -30,6 +30,8 @@ class Inputs:
         t: [B] in [0, 1], 1 = noise.
         guidance: [B], for a transformer with a guidance embedding.
         offsets: added to what modulations of `shifted` branches are made from, [B, D] by name.
+        beside: tokens that the output looks at beside the joint attention, [B, M, features], by the
+            name of the layers in each double-stream block that read them and add to its stream.
     """
 
     tokens: Mapping[str, Tensor]
@@ -37,6 +39,7 @@ class Inputs:
     t: Tensor
     guidance: Tensor | None = None
     offsets: Mapping[str, Tensor] = field(default_factory=dict)
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def branching(transformer: Any) -> "BranchTransformer":
@@ -77,7 +80,10 @@ class BranchTransformer(FluxTransformer2DModel):
             for name, stream in vars(through).items()
             if name in ("text", "image", "joint")
         }
-        run = Run(layout=layout, through=through, rows=rows, rotary=self._rotary(through))
+        beside = {name: tokens.to(self.dtype) for name, tokens in inputs.beside.items()}
+        run = Run(
+            layout=layout, through=through, rows=rows, rotary=self._rotary(through), beside=beside
+        )
         text, image = self._embedded(through.text, inputs), self._embedded(through.image, inputs)
         doubles = len(self.transformer_blocks)
         for double, kept in zip(self.transformer_blocks, blocks[:doubles], strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from insitu.backbones import adapters
+from insitu.backbones import adapters, image_prompt
 from insitu.backbones.flux import FluxBackbone, Text
+from insitu.backbones.image_prompt import ImagePrompt
 from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Placement, Request, Told
 from insitu.methods.eligen.layout import ADAPTER, Entities
@@ -39,6 +41,8 @@ class Settings:
         guidance_scale: classifier-free guidance of two passes; 1 = one pass.
         guidance: embedded guidance of sampling.
         fuse: where the photo's background enters the velocity (eq. 14-19).
+        image_prompt: the folder of an IP-Adapter, which lets requests have a style; None = none.
+        image_prompt_scale: of what it adds.
     """
 
     most: int
@@ -49,6 +53,8 @@ class Settings:
     guidance_scale: float
     guidance: float
     fuse: Literal["before_cfg", "after_cfg", "off"]
+    image_prompt: str | None
+    image_prompt_scale: float
 
 
 class EliGen:
@@ -66,7 +72,9 @@ class EliGen:
             takes=frozenset({"mask"}),
             negative_prompt=settings.guidance_scale > 1,
             free=True,
+            style=settings.image_prompt is not None,
         )
+        self._prompt: ImagePrompt | None = None
 
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
         """Add LoRA to every block; B starts at zero, so nothing changes yet."""
@@ -132,7 +140,25 @@ class EliGen:
         """
         for request in requests:
             self._require(backbone, request)
-        return paint(backbone, requests, self.settings)
+        if all(request.style is None for request in requests):
+            return paint(backbone, requests, self.settings)
+        prompt = self._image_prompt(backbone)
+        prompt.put(backbone.transformer)
+        try:
+            return paint(backbone, requests, self.settings, prompt)
+        finally:
+            image_prompt.remove(backbone.transformer)
+
+    def _image_prompt(self, backbone: FluxBackbone) -> ImagePrompt:
+        """Read once, for the base that is painted with first."""
+        if self._prompt is None:
+            assert self.settings.image_prompt is not None  # else a style is refused
+            self._prompt = ImagePrompt.load(
+                Path(self.settings.image_prompt),
+                backbone.transformer,
+                scale=self.settings.image_prompt_scale,
+            )
+        return self._prompt
 
     def _entities(self, backbone: FluxBackbone, example: Example) -> Entities:
         """A batch of one, filled up to `most` with entities that are not there."""

@@ -1,6 +1,6 @@
 """Sampling with regional attention, and the inpainting fusion that keeps a photo's background."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from insitu.backbones.branches import Inputs
 from insitu.backbones.flux import FluxBackbone, Text, Velocity, pack, unpack
+from insitu.backbones.image_prompt import NAME, ImagePrompt
 from insitu.methods import Image, Request
 from insitu.methods.eligen.layout import GLOBAL, IMAGE, Entities, layout
 from insitu.methods.eligen.regions import canvas, cells_of, place, scaled, tokens_of
@@ -18,9 +19,18 @@ if TYPE_CHECKING:
 
 
 def velocity(
-    backbone: FluxBackbone, text: Text, entities: Entities | None, *, guidance: float
+    backbone: FluxBackbone,
+    text: Text,
+    entities: Entities | None,
+    *,
+    guidance: float,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Velocity:
-    """DiT(z_t; p; p_1..p_n; m_1..m_n), eq. 14, in float32; without entities DiT(z_t; p)."""
+    """DiT(z_t; p; p_1..p_n; m_1..m_n), eq. 14, in float32; without entities DiT(z_t; p).
+
+    Args:
+        beside: tokens of pictures for the style, see `Inputs`.
+    """
     made: dict[tuple[int, int], Any] = {}
 
     def at(x_t: Tensor, t: Tensor) -> Tensor:
@@ -31,7 +41,11 @@ def velocity(
         if entities is not None:
             tokens |= dict(zip(entities.names, entities.tokens.unbind(1), strict=True))
         inputs = Inputs(
-            tokens=tokens, pooled=text.pooled, t=t, guidance=torch.full_like(t, guidance)
+            tokens=tokens,
+            pooled=text.pooled,
+            t=t,
+            guidance=torch.full_like(t, guidance),
+            beside=beside or {},
         )
         v = backbone.transformer(layout=made[height, width], inputs=inputs)
         return unpack(v, height, width).float()
@@ -77,17 +91,27 @@ def fused(
 
 
 @torch.no_grad()
-def paint(backbone: FluxBackbone, requests: Sequence[Request], settings: "Settings") -> list[Image]:
-    """One picture a request, in batches of one size, number of entities and kind of background."""
-    together: dict[tuple[tuple[int, int], int, str], list[int]] = {}
+def paint(
+    backbone: FluxBackbone,
+    requests: Sequence[Request],
+    settings: "Settings",
+    prompt: ImagePrompt | None = None,
+) -> list[Image]:
+    """One picture a request, in batches of one size, number of entities, kind of background, and
+    with a style or without.
+
+    Args:
+        prompt: put into the transformer, for requests with a style.
+    """
+    together: dict[tuple[tuple[int, int], int, str, bool], list[int]] = {}
     for k, request in enumerate(requests):
         size = canvas(request.image, size=backbone.size, stride=backbone.stride)
-        key = size, len(request.placements), request.background
+        key = size, len(request.placements), request.background, request.style is not None
         together.setdefault(key, []).append(k)
     pictures: dict[int, Image] = {}
-    for ((height, width), _, background), which in together.items():
+    for ((height, width), _, background, styled), which in together.items():
         some = [requests[k] for k in which]
-        z = latents(backbone, some, settings, height, width)
+        z = latents(backbone, some, settings, height, width, prompt if styled else None)
         for k, request, picture in zip(which, some, backbone.pictures(z), strict=True):
             own = scaled(picture, *request.image.shape[:2])
             pictures[k] = own if background == "free" else _pasted(own, request)
@@ -101,6 +125,7 @@ def latents(
     settings: "Settings",
     height: int,
     width: int,
+    prompt: ImagePrompt | None = None,
 ) -> Tensor:
     """z_0 of requests with as many entities each, painted at height x width pixels."""
     noise = backbone.noise([request.seed for request in requests], height, width)
@@ -108,11 +133,16 @@ def latents(
     cells = [[cells_of(place(p, r.image), h, w) for p in r.placements] for r in requests]
     guidance, scale = settings.guidance, settings.guidance_scale
     text = backbone.encode_text(tuple(request.prompt for request in requests))
-    positive = velocity(backbone, text, _entities(backbone, requests, cells), guidance=guidance)
+    styles = [request.style for request in requests if request.style is not None]
+    beside = {} if prompt is None else {NAME: prompt.tokens(styles)}
+    entities = _entities(backbone, requests, cells)
+    positive = velocity(backbone, text, entities, guidance=guidance, beside=beside)
     negative = None
     if scale != 1:
-        unwanted = tuple(request.negative_prompt or "" for request in requests)
-        negative = velocity(backbone, backbone.encode_text(unwanted), None, guidance=guidance)
+        unwanted = backbone.encode_text(tuple(r.negative_prompt or "" for r in requests))
+        # A black picture stands for none, as in diffusers.
+        none = {} if prompt is None else {NAME: prompt.tokens([0 * style for style in styles])}
+        negative = velocity(backbone, unwanted, None, guidance=guidance, beside=none)
     background = None
     if requests[0].background == "keep" and settings.fuse != "off":
         photos = np.stack([scaled(request.image, height, width) for request in requests])
