@@ -21,8 +21,6 @@ from pipelines._paths import REGULARIZATION, SUBJECTS
 CODE = ("backbones", "methods/__init__", "records", "requests")
 """That decides what is encoded, beside the method's own."""
 Rows = tuple[list[SubjectPhoto], list[RegularPhoto]]
-DTYPE = "float32"
-"""Of a base that is tuned on; `tune.base` says how its weights are stored."""
 
 
 def subjects() -> list[str]:
@@ -70,7 +68,7 @@ def facts(params: Params, rows: Rows) -> Facts:
         "crop": f"the box and {own.dreammix.context} more",
         "masks": f"{own.masks}, grown by up to {own.grow}, seed {params.seed}",
         "identifier": own.identifier,
-        "format": DTYPE,
+        "format": params.dtype,
         "method": own.method,
         "code": code_digest(*CODE, f"methods/{own.method}")[:16],
     }

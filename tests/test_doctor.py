@@ -213,6 +213,17 @@ def test_the_device_asked_for_is_there(
     assert [why in problem.why for problem in report.problems] == ([True] if why else [])
 
 
+@pytest.mark.parametrize("cuda", [True, False])
+def test_offload_is_a_problem_without_a_gpu(
+    home: Path, monkeypatch: pytest.MonkeyPatch, cuda: bool
+) -> None:
+    fake_torch(monkeypatch, cuda=cuda)
+    change(home, painting={"offload": "leaf", "text": False})
+    report = look()
+    assert report.ok == cuda
+    assert cuda or "would save nothing" in str(report.problems[0])
+
+
 def test_no_model_library_is_imported(home: Path) -> None:
     change(home, device="cpu")
     code = (

@@ -203,6 +203,22 @@ def test_float16_needs_cuda(file: Path, device: str, refused: bool) -> None:
         assert load(file).dtype == "float16"
 
 
+def test_offload_needs_a_gpu(file: Path) -> None:
+    content = shipped()
+    content["painting"]["offload"] = "leaf"
+    told = refusal(file, content | {"device": "cpu"})
+    assert told.given.startswith("`painting` in") and "would save nothing" in told.why
+    YAML().dump(content, file)  # `auto` may find one
+    assert load(file).painting_base()["offload"] == "leaf"
+    told = refusal(file, with_value("painting.text", True))
+    assert "nothing to do to the text encoder" in told.why
+
+
+def test_offload_is_no_setting_of_what_learns(file: Path) -> None:
+    told = refusal(file, with_value("tune.base.offload", "leaf"))
+    assert told.given.startswith("`tune.base.offload`") and "`painting.offload`" in told.todo
+
+
 def test_tuning_that_would_never_be_validated_is_refused(file: Path) -> None:
     told = refusal(file, with_value("tune.validate_every", shipped()["tune"]["steps"] + 1))
     assert told.given.startswith("`tune`") and "validate_every" in told.todo

@@ -97,6 +97,26 @@ class Tune(Training):
         return self
 
 
+class Painting(Settings):
+    """How the base is held where it only paints: regularization, evaluation, serving."""
+
+    offload: Literal["none", "block", "leaf"] = Field(
+        description="Its weights wait in the processor's memory and come to the GPU a block or a"
+        " layer (leaf) at a time, or stay there (none)."
+    )
+    text: bool = Field(description="Do the same to the large text encoder.")
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self) -> Self:
+        if self.text and self.offload == "none":
+            raise UserError(
+                "painting.text is true, and painting.offload is none.",
+                "There is nothing to do to the text encoder.",
+                "Set text to false, or offload to block or leaf.",
+            )
+        return self
+
+
 class Evaluate(Settings):
     """How adapters are compared with the untuned base."""
 

@@ -28,7 +28,7 @@ class Job:
         method, settings: by name, as in params.yaml.
         checkpoint: path and revision of the base.
         device: auto, cpu or cuda.
-        precision: of the base, as `backbones.precision.Precision` has it, the dtype by name.
+        precision: of the base, as `backbones.precision.Precision.of` takes it.
         encoded, facts: the examples' folder, and what it must have been encoded from.
         work: where checkpoints, curve and weights go; requests lie in it.
         tracking_uri, run: where the first process logs; None = nowhere.
@@ -115,7 +115,7 @@ def _work(job: Job) -> None:
         from insitu.training.benchmark import Benchmark
 
         score = Benchmark.load(Path(job.benchmark))
-    precision = Precision(**{**job.precision, "dtype": getattr(torch, job.precision["dtype"])})
+    precision = Precision.of(job.precision)
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
     with quiet():
