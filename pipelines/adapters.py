@@ -79,7 +79,7 @@ class _Bench:
         subject = Subject(
             name=name,
             class_word=rows[0][0].class_word,
-            identifier=self.params.tune.identifier,
+            identifier=_tuning.identifier(self.params, rows[0]),
             encoded=ENCODED / "subjects" / name,
             facts=_tuning.facts(self.params, rows),
             requests=_tuning.requests(rows[0], self.params),

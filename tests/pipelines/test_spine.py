@@ -104,6 +104,8 @@ def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
         package = Package.open(chain / _paths.ADAPTERS / name)
         assert len(photos) == 2 and photos[0].class_word in photos[0].description
         assert (package.card.subject, package.card.class_word) == (name, photos[0].class_word)
+        # What serving asks for is what was trained on.
+        assert str(package.card.identifier).split() == ["same", *photos[0].attributes]
     page = (chain / _paths.TUNED_PAGE / "index.html").read_text()
     assert all(name in page for name in names)
     assert len(list((chain / _paths.TUNED_PAGE / "pictures").iterdir())) >= 2 * 2 * 3

@@ -46,7 +46,7 @@ class DreamMix(Settings):
 
     rank: Annotated[int, Field(ge=1, le=256)] = Field(description="Rank of the LoRA, 1 to 256.")
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
-        description="Attention layers that get a LoRA, by name."
+        description="Layers that get a LoRA, by the ends of their names."
     )
     inside: Weight = Field(description="tau1, the loss's weight within the mask, 0 to 10.")
     outside: Weight = Field(description="tau2, its weight outside of the mask, 0 to 10.")
@@ -75,6 +75,10 @@ class Tune(Training):
 
     method: Literal["dreammix"] = Field(description="The method, a folder of src/insitu/methods.")
     identifier: Word = Field(description="The word that stands for the subject in a prompt.")
+    described: bool = Field(
+        description="Say a subject's attributes beside the identifier: a [identifier] [attributes]"
+        " [class], where its description has that form."
+    )
     grow: Share = Field(
         description="How much longer a mask's sides become at most than the box's, 0 to 1."
     )

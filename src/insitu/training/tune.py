@@ -35,6 +35,7 @@ class Subject:
     """Whose adapter it is.
 
     Attributes:
+        identifier: what stands before the class word where a prompt means the subject.
         encoded: the folder of its encoded examples.
         facts: what they must have been encoded from.
         requests: what is painted to see how it goes.
