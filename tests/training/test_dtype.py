@@ -46,7 +46,8 @@ def losses(dtype: torch.dtype, folder: Path) -> list[float]:
     encode(method, backbone, [example()], folder / "e", facts=FACTS, root=folder / "work")
     encoded = Encoded.open(folder / "e", FACTS)
     rng = np.random.default_rng(0)
-    batch = assemble(encoded, [0], noise_of(encoded, [0], [rng]), [0.5], {})
+    noise = noise_of(encoded, [0], [rng])
+    batch = assemble(encoded, [0], noise, [0.5], {}, [rng], progress=0.0)
     assert batch.told["text.context"].dtype == batch.told["text.pooled"].dtype == dtype
     torch.manual_seed(0)
     adapter = method.attach(backbone)
