@@ -6,7 +6,6 @@ in which the commit happens.
 """
 
 import fcntl
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,12 +28,14 @@ class Stage:
         inputs: paths it depends on, relative to the root.
         params: parameter keys it depends on.
         outs: paths it writes, relative to the root.
+        recorded: the hash that dvc.lock has of each input; none for a stage that never ran.
     """
 
     name: str
     desc: str
     cmd: str
     inputs: tuple[str, ...]
+    recorded: dict[str, str]
     params: tuple[str, ...]
     outs: tuple[str, ...]
 
@@ -52,6 +53,11 @@ def stages(root: Path) -> list[Stage]:
             desc=stage.desc or "",
             cmd=stage.cmd,
             inputs=tuple(_path(d, root) for d in stage.deps if not _is_params(d)),
+            recorded={
+                _path(d, root): d.hash_info.value
+                for d in stage.deps
+                if d.hash_info and not _is_params(d)
+            },
             params=tuple(key for d in stage.deps if _is_params(d) for key in d.params),
             outs=tuple(_path(out, root) for out in stage.outs),
         )
@@ -62,28 +68,25 @@ def stages(root: Path) -> list[Stage]:
 
 def up_to_date(root: Path, name: str) -> bool:
     """Nothing that the stage depends on or wrote has changed since it was recorded."""
-    with locked(root):
-        done = _dvc(root, "status", "--json", name)
-    return not json.loads(done.stdout or "{}")
+    with locked(root), Repo(str(root)) as repo:
+        return not repo.status(targets=[f"{root.resolve() / 'dvc.yaml'}:{name}"])
 
 
 def recorded_version(root: Path, name: str) -> str:
     """The hashes of the stage's outputs in dvc.lock, joined: its data version."""
-    from ruamel.yaml import YAML
-
-    lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text())
-    outs = lock["stages"][name].get("outs", [])
-    return "+".join(out.get("md5", out.get("hash", "")) for out in outs) or "none"
+    with Repo(str(root)) as repo:
+        outs = sorted(_stage(repo, name).outs, key=lambda out: out.def_path)
+        return "+".join(out.hash_info.value or "" for out in outs) or "none"
 
 
 def snapshot(root: Path, name: str) -> dict[str, Any]:
     """Command, and hash or value of each dependency, as they are now."""
-    repo = Repo(str(root))
-    stage = next(stage for stage in repo.index.stages if getattr(stage, "name", None) == name)
-    found: dict[str, Any] = {"cmd": stage.cmd}
-    for dependency in stage.deps:
-        value = dependency.get_hash().value if dependency.exists else None
-        found[_path(dependency, root)] = value
+    with Repo(str(root)) as repo:
+        stage = _stage(repo, name)
+        found: dict[str, Any] = {"cmd": stage.cmd}
+        for dependency in stage.deps:
+            value = dependency.get_hash().value if dependency.exists else None
+            found[_path(dependency, root)] = value
     return found
 
 
@@ -106,7 +109,10 @@ def commit(root: Path, name: str, before: dict[str, Any]) -> str:
                 f"{name}: inputs changed while running ({', '.join(changed)}). Its result belongs"
                 " to neither the old inputs nor the new ones. Run it again."
             )
-        _dvc(root, "--wait-for-lock", "commit", "--force", name)
+        command = ["-m", "dvc", "--quiet", "--wait-for-lock", "commit", "--force", name]
+        done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command[1:])} failed: {done.stderr.strip()}")
     return recorded_version(root, name)
 
 
@@ -120,14 +126,8 @@ def locked(root: Path) -> Iterator[None]:
         yield
 
 
-def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dvc", "--quiet", *arguments]
-    if "--json" in arguments:
-        command.remove("--quiet")
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[1:])} failed: {done.stderr.strip()}")
-    return done
+def _stage(repo: Repo, name: str) -> Any:
+    return next(stage for stage in repo.index.stages if getattr(stage, "name", None) == name)
 
 
 def _is_params(dependency: Any) -> bool:

@@ -81,7 +81,7 @@ def _asset(
         description=stage.desc,
         group_name=GROUP,
         kinds={"dvc", "python"},
-        code_version=_code_version(root, stage),
+        code_version=_code_version(stage),
         metadata={"command": stage.cmd, "outputs": list(stage.outs), "params": list(stage.params)},
     )
     def run(
@@ -116,16 +116,9 @@ def launch(
     return shown({key: value for message in messages for key, value in message.items()}, root)
 
 
-def _code_version(root: Path, stage: dvc.Stage) -> str:
+def _code_version(stage: dvc.Stage) -> str:
     """The hashes of the code that the stage depends on, as dvc.lock has them."""
-    from ruamel.yaml import YAML
-
-    lock = root / "dvc.lock"
-    known = YAML(typ="safe", pure=True).load(lock.read_text()) if lock.exists() else {}
-    entry = (known or {}).get("stages", {}).get(stage.name, {})
     hashes = {
-        dep["path"]: dep.get("md5")
-        for dep in entry.get("deps", [])
-        if dep["path"].startswith(CODE_PREFIXES)
+        path: known for path, known in stage.recorded.items() if path.startswith(CODE_PREFIXES)
     }
     return json.dumps(hashes, sort_keys=True) if hashes else "not run yet"

@@ -18,9 +18,9 @@ from insitu.records.subjects import SubjectPhoto
 from insitu.training.encoding import Facts
 from pipelines._paths import REGULARIZATION, SUBJECTS
 
+CODE = ("backbones", "methods/__init__", "records", "requests")
+"""That decides what is encoded, beside the method's own."""
 Rows = tuple[list[SubjectPhoto], list[RegularPhoto]]
-DTYPE = "float32"
-"""Of a base that is tuned on; `tune.base` says how its weights are stored."""
 
 
 def subjects() -> list[str]:
@@ -55,7 +55,7 @@ def examples(params: Params, rows: Rows, size: int) -> list[Example]:
     own = params.tune
     views = Views(
         size=size, context=own.dreammix.context, masks=own.masks, grow=own.grow,
-        identifier=own.identifier, seed=params.seed,
+        identifier=own.identifier, words=_words(params, rows[0]), seed=params.seed,
     )  # fmt: skip
     return data.examples(*rows, views)
 
@@ -67,11 +67,16 @@ def facts(params: Params, rows: Rows) -> Facts:
         "photos": _digest(rows),
         "crop": f"the box and {own.dreammix.context} more",
         "masks": f"{own.masks}, grown by up to {own.grow}, seed {params.seed}",
-        "identifier": own.identifier,
-        "format": DTYPE,
+        "identifier": identifier(params, rows[0]),
+        "format": params.dtype,
         "method": own.method,
-        "code": code_digest("backbones", "methods", "records")[:16],
+        "code": code_digest(*CODE, f"methods/{own.method}")[:16],
     }
+
+
+def identifier(params: Params, photos: Sequence[SubjectPhoto]) -> str:
+    """What stands before the class word where a prompt means the subject."""
+    return " ".join([params.tune.identifier, *_words(params, photos)])
 
 
 def requests(photos: Sequence[SubjectPhoto], params: Params) -> list[Request]:
@@ -80,10 +85,14 @@ def requests(photos: Sequence[SubjectPhoto], params: Params) -> list[Request]:
         Request(
             image=photo.image.array(), seed=params.seed,
             placements=(Placement(box_xyxy01=photo.box.xyxy01),),
-            prompt=f"a {params.tune.identifier} {photo.class_word}",
+            prompt=f"a {identifier(params, photos)} {photo.class_word}",
         )
         for photo in photos[:4]
     ]  # fmt: skip
+
+
+def _words(params: Params, photos: Sequence[SubjectPhoto]) -> tuple[str, ...]:
+    return photos[0].attributes if params.tune.described else ()
 
 
 def _digest(rows: Rows) -> str:

@@ -59,7 +59,7 @@ class _Bench:
         self.setup = Setup(
             method=_tuning.method(params),
             base=Base(**checkpoint.model_dump(), weights_digest=base_digest(checkpoint)),
-            precision={"dtype": _tuning.DTYPE, **own.base.model_dump()},
+            precision=params.learning_base(),
             device=params.device,
             recipe=Recipe.of(own.recipe(shares=shares, seed=params.seed)),
             devices=Devices(**own.devices.model_dump()),
@@ -79,7 +79,7 @@ class _Bench:
         subject = Subject(
             name=name,
             class_word=rows[0][0].class_word,
-            identifier=self.params.tune.identifier,
+            identifier=_tuning.identifier(self.params, rows[0]),
             encoded=ENCODED / "subjects" / name,
             facts=_tuning.facts(self.params, rows),
             requests=_tuning.requests(rows[0], self.params),
@@ -111,11 +111,10 @@ class _Bench:
         from insitu.backbones.unet import InpaintBackbone
 
         _step.quiet()
-        own = self.params.tune.base
         return InpaintBackbone.load(
             self.params.models.sdxl_inpaint,
             device=choose_device(self.params.device),
-            precision=Precision(quantize=own.quantize, text=own.text),
+            precision=Precision.of(self.params.learning_base()),
         )
 
 

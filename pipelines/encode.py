@@ -44,11 +44,16 @@ def main(params: Params, report: _step.Report, subject: str | None = None) -> No
 
 def _backbone(params: Params) -> Any:
     from insitu.backbones.loading import choose_device
+    from insitu.backbones.precision import Precision
     from insitu.backbones.unet import InpaintBackbone
 
     _step.quiet()
-    device = choose_device(params.device)
-    return InpaintBackbone.load(params.models.sdxl_inpaint, device=device)
+    # Encoders as they are: what is said once may be said in full.
+    return InpaintBackbone.load(
+        params.models.sdxl_inpaint,
+        device=choose_device(params.device),
+        precision=Precision.of({"dtype": params.dtype}),
+    )
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def main(params: Params, report: _step.Report) -> None:
     from safetensors.torch import load_file
 
     from insitu.backbones.loading import choose_device, load_pretrained
+    from insitu.backbones.precision import Precision
     from insitu.backbones.unet import InpaintBackbone
     from insitu.evaluation import tuned, tuned_page
     from insitu.evaluation.checkpoints.judging import PRESENT
@@ -46,7 +47,8 @@ def main(params: Params, report: _step.Report) -> None:
     from insitu.perception.dino import IdentityEncoder
 
     device, settings = choose_device(params.device), params.evaluate
-    backbone = InpaintBackbone.load(params.models.sdxl_inpaint, device=device)
+    held = Precision.of(params.painting_base())
+    backbone = InpaintBackbone.load(params.models.sdxl_inpaint, device=device, precision=held)
     metrics = tuned.make_metrics(
         clip=load_pretrained(ClipScorer, params.models.clip, device=device),
         dino=load_pretrained(IdentityEncoder, params.models.dino, device=device),

@@ -24,7 +24,7 @@ from insitu.synthesis.lineage import source
 from pipelines import _models, _step
 from pipelines._paths import ATTRIBUTES, REGULARIZATION, SUBJECTS
 
-CODE = ("backbones", "methods", "perception", "records", "synthesis")
+CODE = ("backbones", "methods/__init__", "perception", "records", "requests", "synthesis")
 
 
 def main(params: Params, report: _step.Report) -> None:
@@ -96,9 +96,10 @@ class _Bench:
         facts = {
             "asked": [(source(one.photo), one.prompt, one.seed) for one in wanted],
             "base": self._base,
+            "dtype": self._params.dtype,
             "segmenter": self._params.perception.segmenter,
             "settings": self._params.tune.dreammix.model_dump(),
-            "code": code_digest(*CODE),
+            "code": code_digest(*CODE, f"methods/{self._params.tune.method}"),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -106,6 +107,7 @@ class _Bench:
         if self._loaded is None:
             _step.quiet()
             from insitu.backbones.loading import choose_device
+            from insitu.backbones.precision import Precision
             from insitu.backbones.unet import InpaintBackbone
             from insitu.methods import find
 
@@ -114,7 +116,9 @@ class _Bench:
             self._loaded = (
                 find(params.tune.method, settings),
                 InpaintBackbone.load(
-                    params.models.sdxl_inpaint, device=choose_device(params.device)
+                    params.models.sdxl_inpaint,
+                    device=choose_device(params.device),
+                    precision=Precision.of(params.painting_base()),
                 ),
                 _models.segmenter(params),
             )

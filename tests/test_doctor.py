@@ -4,6 +4,7 @@ problem does not hide another. Needs no model: checkpoints are folders of JSON a
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,12 +33,20 @@ def write_weights(folder: Path, content: bytes = b"weights") -> None:
     (folder / "model.safetensors").write_bytes(content)
 
 
+def models(names: Sequence[str] = MODELS) -> dict[str, dict[str, Any]]:
+    """As params.yaml names them; FLUX with the sizes that it is used at."""
+    found: dict[str, dict[str, Any]] = {name: {"path": f"checkpoints/{name}"} for name in names}
+    if "flux" in found:
+        found["flux"] |= {"size": 64, "max_sequence_length": 48}
+    return found
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with valid settings and six checkpoints, each with a class and a card."""
     monkeypatch.chdir(tmp_path)
     content = YAML(typ="safe", pure=True).load(SHIPPED.read_text())
-    content["models"] = {name: {"path": f"checkpoints/{name}"} for name in MODELS}
+    content["models"] = models()
     YAML().dump(content, tmp_path / "params.yaml")
     for name in MODELS:
         folder = tmp_path / "checkpoints" / name
@@ -104,11 +113,10 @@ def test_invalid_settings_are_shown_in_three_parts(home: Path) -> None:
 
 def test_each_broken_checkpoint_is_a_problem_of_its_own(home: Path) -> None:
     checkpoints = home / "checkpoints"
-    change(home, models={name: {"path": f"checkpoints/{name}"} for name in MODELS[:-1]})
+    change(home, models=models(MODELS[:-1]))
     assert "`models.face` is missing" in look().problems[0].given
 
-    models = {name: {"path": f"checkpoints/{name}"} for name in MODELS}
-    change(home, models={**models, "face": {"path": "./absent"}})
+    change(home, models={**models(), "face": {"path": "./absent"}})
     (checkpoints / "flux" / "model.safetensors").unlink()
     (checkpoints / "sdxl_inpaint" / "config.json").write_text("{")
     (checkpoints / "clip" / "config.json").unlink()
@@ -165,8 +173,7 @@ def test_a_hub_id_is_looked_up_in_the_cache_only(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    models = {name: {"path": f"checkpoints/{name}"} for name in MODELS}
-    change(home, models={**models, "clip": {"path": "owner/clip", "revision": COMMIT}})
+    change(home, models={**models(), "clip": {"path": "owner/clip", "revision": COMMIT}})
     (problem,) = look().problems
     assert "not in the hub's cache" in problem.why
     assert f"hf download owner/clip --revision {COMMIT}" in problem.todo
@@ -211,6 +218,17 @@ def test_the_device_asked_for_is_there(
     assert report.device.type == ("cuda" if cuda and device != "cpu" else "cpu")
     assert (report.device.name == "H200") == (report.device.type == "cuda")
     assert [why in problem.why for problem in report.problems] == ([True] if why else [])
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_offload_is_a_problem_without_a_gpu(
+    home: Path, monkeypatch: pytest.MonkeyPatch, cuda: bool
+) -> None:
+    fake_torch(monkeypatch, cuda=cuda)
+    change(home, painting={"offload": "leaf", "text": False})
+    report = look()
+    assert report.ok == cuda
+    assert cuda or "would save nothing" in str(report.problems[0])
 
 
 def test_no_model_library_is_imported(home: Path) -> None:

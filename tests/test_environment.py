@@ -71,7 +71,9 @@ def test_every_requirement_of_the_lock_has_a_hash(lock: str, locked: dict[str, s
 
 def test_lock_leaves_torch_and_cuda_to_the_machine(locked: dict[str, str]) -> None:
     parts = ("torch", "triton", "nvidia", "cuda")
-    assert not [name for name in locked if name.split("-")[0] in parts]
+    found = {name for name in locked if name.split("-")[0] in parts}
+    # It asks the driver for its figures, in plain Python: the same on every machine.
+    assert found <= {"nvidia-ml-py"}
 
 
 def test_lock_names_no_index(lock: str) -> None:

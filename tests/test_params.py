@@ -1,11 +1,13 @@
 """Proves that params.yaml is loaded as written, and that anything else is refused in three parts
 naming the key and the file. Needs the repository's params.yaml."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dvc.utils.serialize import load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +21,11 @@ SHIPPED = Path(__file__).parents[1] / "params.yaml"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+CONTENT: dict[str, Any] = YAML(typ="safe", pure=True).load(SHIPPED.read_text())
+
+
 def shipped() -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load(SHIPPED.read_text())
+    return copy.deepcopy(CONTENT)
 
 
 def with_value(key: str, value: object) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(file: Path, content: dict[str, Any]) -> UserError:
-    YAML().dump(content, file)
+    file.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
     with pytest.raises(UserError) as caught:
         load(file)
     return caught.value
@@ -108,7 +113,8 @@ def test_an_unknown_key_like_no_other_gets_the_list_of_its_group(file: Path) -> 
 @settings(max_examples=30)
 @given(data=st.data())
 def test_a_missing_key_is_named_in_full(file: Path, data: st.DataObject) -> None:
-    key = data.draw(st.sampled_from(list(keys(shipped()))))
+    # What is worn by what is named freely: no key there has to be.
+    key = data.draw(st.sampled_from([key for key in keys(shipped()) if "clothes." not in key]))
     content = group = shipped()
     *parents, name = key.split(".")
     for parent in parents:
@@ -198,6 +204,22 @@ def test_float16_needs_cuda(file: Path, device: str, refused: bool) -> None:
         assert load(file).dtype == "float16"
 
 
+def test_offload_needs_a_gpu(file: Path) -> None:
+    content = shipped()
+    content["painting"]["offload"] = "leaf"
+    told = refusal(file, content | {"device": "cpu"})
+    assert told.given.startswith("`painting` in") and "would save nothing" in told.why
+    YAML().dump(content, file)  # `auto` may find one
+    assert load(file).painting_base()["offload"] == "leaf"
+    told = refusal(file, with_value("painting.text", True))
+    assert "nothing to do to the text encoder" in told.why
+
+
+def test_offload_is_no_setting_of_what_learns(file: Path) -> None:
+    told = refusal(file, with_value("tune.base.offload", "leaf"))
+    assert told.given.startswith("`tune.base.offload`") and "`painting.offload`" in told.todo
+
+
 def test_tuning_that_would_never_be_validated_is_refused(file: Path) -> None:
     told = refusal(file, with_value("tune.validate_every", shipped()["tune"]["steps"] + 1))
     assert told.given.startswith("`tune`") and "validate_every" in told.todo
@@ -206,7 +228,7 @@ def test_tuning_that_would_never_be_validated_is_refused(file: Path) -> None:
 def test_all_problems_are_reported_at_once(file: Path) -> None:
     content = with_value("gallery.flux.stpes", 3)
     content.update(seed=-1, device="cpu", dtype="float16")
-    content["models"]["flux"] = {"path": "owner/model"}
+    content["models"]["flux"] |= {"path": "owner/model"}
     error = refusal(file, content)
     assert "has 4 problems" in error.given
     for part in (error.given, error.why, error.todo):
@@ -241,3 +263,26 @@ def test_anything_but_plain_yaml_is_refused(file: Path, content: bytes, why: str
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("anyphoto.scale", [0.8, 0.2], "above the greatest"),
+        ("anyphoto.milestones", [0.4, 0.2], "rises once at each"),
+        ("anyphoto.face_until", 0.0, "would never count"),
+        ("anyphoto.degradations", ["rust"], "must be"),
+        ("anyphoto.faces", 9, "less than or equal to 8"),
+    ],
+)
+def test_contradictions_of_anyphoto_are_refused(
+    file: Path, key: str, value: object, why: str
+) -> None:
+    error = refusal(file, with_value(key, value))
+    assert "anyphoto" in error.given and why in error.why and error.todo
+
+
+def test_guidance_by_identity_needs_identity_dropout(file: Path) -> None:
+    content = with_value("anyphoto.identity_scale", 2.0)
+    content["anyphoto"]["train"]["drop"]["condition"] = 0.0
+    assert "train.drop.condition 0" in refusal(file, content).given

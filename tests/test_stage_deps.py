@@ -13,8 +13,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("src", "pipelines")
-LOADED_BY_NAME = {"insitu.methods": "insitu.methods."}
-"""Modules that import others by a name from the settings, and the prefix of those others."""
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+LOADED_BY_NAME = {"insitu.methods": f"insitu.methods.{PARAMS['tune']['method']}"}
+"""Modules that import another by a name from the settings, and that other as they stand."""
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
@@ -42,8 +43,7 @@ def closure(graph: grimp.ImportGraph, start: str) -> set[Path]:
         found.add(module)
         ahead += graph.find_modules_directly_imported_by(module)
         ahead += [module.rpartition(".")[0]] if "." in module else []
-        prefix = LOADED_BY_NAME.get(module)
-        ahead += [name for name in graph.modules if prefix and name.startswith(prefix)]
+        ahead += [LOADED_BY_NAME[module]] if module in LOADED_BY_NAME else []
     return {source(module) for module in found}
 
 

@@ -1,9 +1,8 @@
-"""Tiny random checkpoints of the real classes, saved as any other: a fixture for every test."""
+"""Tiny random checkpoints of the real classes, saved as any other."""
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -49,11 +48,9 @@ PIXELS = {"image_size": 16, "patch_size": 8}
 FIVE_POINTS = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
 
 
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def save(root: Path) -> dict[str, Path]:
     """A folder for each model of params.yaml, by its name there; none has a card."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    save = {
+    ways = {
         "flux": _flux,
         "sdxl_inpaint": _sdxl_inpaint,
         "clip": _clip,
@@ -61,10 +58,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "detector": _detector,
         "face": _face,
     }
-    for name, save_one in save.items():
+    for name, save_one in ways.items():
         torch.manual_seed(0)
         save_one(root / name)
-    return {name: root / name for name in save}
+    return {name: root / name for name in ways}
 
 
 def write_params(file: Path, checkpoints: dict[str, Path], **registry: str) -> None:

@@ -223,6 +223,8 @@ def mlflow(
     from urllib.parse import urlsplit
 
     address = urlsplit(load(params).registry.tracking_uri)
+    # Jobs that judge traces of agents: nothing here asks for them, and they are eight processes.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     arguments = (
         "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db",
         "--artifacts-destination", "mlruns", "--host", host or str(address.hostname),
@@ -295,11 +297,12 @@ def _engine(settings: Params) -> "Engine":
     """The store first: a server that is not there is refused before a model is loaded."""
     store = _store(settings)
     from insitu.backbones.loading import choose_device
+    from insitu.backbones.precision import Precision
     from insitu.backbones.unet import InpaintBackbone
     from insitu.serving.engine import Engine
 
-    device = choose_device(settings.device)
-    backbone = InpaintBackbone.load(settings.models.sdxl_inpaint, device=device)
+    device, held = choose_device(settings.device), Precision.of(settings.painting_base())
+    backbone = InpaintBackbone.load(settings.models.sdxl_inpaint, device=device, precision=held)
     return Engine(backbone=backbone, store=store, method=settings.tune.method)
 
 

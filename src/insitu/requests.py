@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,9 @@ class Request:
         prompt: what is to be seen.
         seed: decides the picture, with all else equal.
         negative_prompt: what is not to be seen; None = nothing is said of it.
+        background: keep = what is outside of the placements stays as it is; free = a whole picture
+            is painted, and the photo gives only its size.
+        style: a picture that the whole is to be like, uint8 [h, w, 3].
     """
 
     image: Image
@@ -71,6 +75,8 @@ class Request:
     prompt: str
     seed: int
     negative_prompt: str | None = None
+    background: Literal["keep", "free"] = "keep"
+    style: Image | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +109,18 @@ class Accepts:
         needs: what each placement must have, of `Placement`'s fields.
         takes: what it may have beyond that.
         negative_prompt: one is heeded.
+        free: it can paint whole pictures, of which the photo gives only the size.
+        keeps: it can leave what is outside of the placements as it is.
+        style: it heeds a picture that the whole is to be like.
     """
 
     placements: tuple[int, int]
     needs: frozenset[str] = frozenset()
     takes: frozenset[str] = frozenset()
     negative_prompt: bool = False
+    free: bool = False
+    keeps: bool = True
+    style: bool = False
     said: Mapping[str, str] = field(
         default_factory=lambda: {
             "mask": "a mask", "reference": "a reference picture", "prompt": "a prompt of its own",
@@ -138,6 +150,26 @@ class Accepts:
                 f"The negative prompt {request.negative_prompt!r} was given to {method}.",
                 "It does not use one, and would ignore it.",
                 "Leave it out.",
+            )
+        if request.style is not None:
+            if not self.style:
+                raise UserError(
+                    f"A picture for the style was given to {method}.",
+                    "As it is set up it does not use one, and would ignore it.",
+                    "Leave it out, or choose another method.",
+                )
+            _require_picture(request.style, "The picture for the style")
+        if request.background == "free" and not self.free:
+            raise UserError(
+                f"A whole picture was asked of {method}.",
+                "It paints into a photo only.",
+                "Ask with background='keep', or choose another method.",
+            )
+        if request.background == "keep" and not self.keeps:
+            raise UserError(
+                f"The background of the photo was to stay, and {method} was asked.",
+                "It paints whole pictures only, and would paint over it.",
+                "Ask with background='free', or choose another method.",
             )
         if not request.prompt.strip():
             raise UserError(

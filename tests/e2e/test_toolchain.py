@@ -7,11 +7,11 @@ DVC project is made in a temporary folder.
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from dagster import AssetKey, AssetSelection, asset
+from dvc.cli import main
 
 STAGES = """
 stages:
@@ -22,39 +22,42 @@ stages:
 """
 
 
-def run(folder: Path, *command: str) -> None:
-    """Run in `folder` with settings of its own: no user's git identity, no shared DVC state."""
-    home = folder.parent
-    env = os.environ | {
-        "HOME": str(home),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_AUTHOR_NAME": "a",
-        "GIT_AUTHOR_EMAIL": "a@example.com",
-        "GIT_COMMITTER_NAME": "a",
-        "GIT_COMMITTER_EMAIL": "a@example.com",
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(home / "site-cache"),
-    }
-    done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True)
+def git(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(["git", *arguments], cwd=folder, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def dvc(folder: Path, *arguments: str) -> None:
-    run(folder, sys.executable, "-m", "dvc", *arguments)
+def dvc(*arguments: str) -> None:
+    """In this process: what Dagster has loaded must not be in its way."""
+    assert main([*arguments, "--quiet"]) == 0
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A committed git and DVC repository whose stage writes its two parameters to a file."""
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A committed git and DVC repository whose stage writes its two parameters to a file.
+
+    With settings of its own: no user's git identity, no shared DVC state.
+    """
+    person = {f"GIT_{who}_{what}": "a@example.com" for who in ("AUTHOR", "COMMITTER")
+              for what in ("NAME", "EMAIL")}  # fmt: skip
+    settings = person | {
+        "HOME": str(tmp_path),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(tmp_path / "site-cache"),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
     folder = tmp_path / "project"
     folder.mkdir()
-    run(folder, "git", "init", "--quiet")
-    dvc(folder, "init", "--quiet")
+    monkeypatch.chdir(folder)
+    git(folder, "init", "--quiet")
+    dvc("init")
     (folder / "dvc.yaml").write_text(STAGES)
     (folder / "params.yaml").write_text("foo: 1\nnested:\n  bar: same\n")
-    dvc(folder, "repro", "--quiet")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "first")
+    dvc("repro")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "first")
     return folder
 
 
@@ -79,7 +82,7 @@ def test_dagster_resolves_an_asset_selection_string() -> None:
 def test_dvc_runs_a_templated_stage_and_an_experiment_with_another_parameter(project: Path) -> None:
     assert (project / "greeting.txt").read_text() == "1 same\n"
 
-    dvc(project, "exp", "run", "--quiet", "-S", "foo=2")
+    dvc("exp", "run", "-S", "foo=2")
 
     assert (project / "params.yaml").read_text() == "foo: 2\nnested:\n  bar: same\n"
     assert (project / "greeting.txt").read_text() == "2 same\n"

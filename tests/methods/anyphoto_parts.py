@@ -84,7 +84,10 @@ def request(count: int = 2, seed: int = 3, height: int = SIZE, width: int = SIZE
         for k in range(count)
     )  # fmt: skip
     photo = np.zeros((height, width, 3), np.uint8)
-    return Request(image=photo, placements=placements, prompt="people at a table", seed=seed)
+    return Request(
+        image=photo, placements=placements, prompt="people at a table", seed=seed,
+        background="free",
+    )  # fmt: skip
 
 
 def told_of(method: AnyPhoto, backbone: FluxBackbone, examples: list[Example], **more: Any) -> Told:

@@ -159,6 +159,11 @@ def test_what_cannot_be_placed_is_refused_before_any_work(
     assert not worked
 
 
+def test_a_photo_that_is_to_stay_is_refused(method: AnyPhoto, backbone: FluxBackbone) -> None:
+    error = refusal(method, backbone, replace(request(), background="keep"))
+    assert "paints whole pictures only" in str(error)
+
+
 def test_more_faces_than_the_settings_most_are_refused(
     checkpoints: dict[str, Path], backbone: FluxBackbone, method: AnyPhoto
 ) -> None:

@@ -144,10 +144,11 @@ def random_state(method: DreamMix, backbone: InpaintBackbone) -> dict[str, torch
     }
 
 
+@pytest.mark.parametrize("targets", [SETTINGS.targets, ("to_q", "ff.net.2", "conv1", "conv2")])
 def test_plain_diffusers_loads_the_adapter_and_paints_the_same(
-    backbone: InpaintBackbone, tmp_path: Path
+    backbone: InpaintBackbone, tmp_path: Path, targets: tuple[str, ...]
 ) -> None:
-    method = DreamMix(SETTINGS)
+    method = DreamMix(replace(SETTINGS, targets=targets))
     method.attach(backbone)
     state = random_state(method, backbone)
     method.detach(backbone)

@@ -3,7 +3,9 @@
 Needs models/nano/{flux,sdxl-inpaint,clip,detector} and the world; about a minute of sampling.
 """
 
+import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,15 @@ def test_no_configuration_tells_where_it_was_made() -> None:
     assert told == []
 
 
+@pytest.fixture(scope="module")
+def _drawn_once() -> Iterator[None]:
+    """Both autoencoders are measured on the same scenes, and drawing these takes the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vae, "_scenes", functools.cache(vae._scenes))
+        yield
+
+
+@pytest.mark.usefixtures("_drawn_once")
 @pytest.mark.parametrize("name", ["flux", "sdxl-inpaint"])
 def test_autoencoder_beats_the_pca_of_its_shape_as_its_card_says(name: str) -> None:
     measured = vae.figures(NANO / name / "vae", count=64, seed=1)

@@ -5,6 +5,7 @@ Needs git and DVC, no checkpoint: the stages are two short scripts in a temporar
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -53,12 +54,9 @@ def run(root: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site-cache"))
-    root = tmp_path / "project"
-    root.mkdir()
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
     run(root, "git", "init", "--quiet")
     run(root, sys.executable, "-m", "dvc", "init", "--quiet")
     for name, text in (
@@ -67,6 +65,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):  # fmt: skip
         (root / name).write_text(text)
     return root
+
+
+@pytest.fixture
+def root(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, in which nothing has run."""
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site-cache"))
+    return Path(shutil.copytree(project, tmp_path / "project"))
 
 
 def materialize(root: Path, **options: Any) -> dg.ExecuteInProcessResult:

@@ -172,7 +172,7 @@ def test_flux_draws_pairs_and_a_users_captions(
     few = {"steps": 1, "guidance_scale": 3.5, "max_sequence_length": 16}
     params = settings(
         tmp_path,
-        models={"flux": {"path": str(checkpoints["flux"])}},
+        models={"flux": {"path": str(checkpoints["flux"]), "size": 16, "max_sequence_length": 16}},
         pairs={"count": 2, "identities": 12, "size": 64},
         candidates={"generator": "flux", "flux": few},
         entities={"generator": "flux", "captions": "captions.txt", "flux": few},

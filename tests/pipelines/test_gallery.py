@@ -33,7 +33,8 @@ MAP = {"value": 0.875, "low": 0.85, "high": 0.9, "n": 300}
 def settings(checkpoints: dict[str, Path]) -> dict[str, Any]:
     """The shipped settings on tiny checkpoints, with few small cases."""
     content: dict[str, Any] = YAML(typ="safe", pure=True).load(SHIPPED.read_text())
-    content["models"] = {name: {"path": str(path)} for name, path in checkpoints.items()}
+    for name, path in checkpoints.items():
+        content["models"][name]["path"] = str(path)
     content["device"] = "cpu"
     page = content["gallery"]
     counted = ("scenes", "examples", "reconstructions", "readings", "quality_pairs", "detections")

@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 from PIL import Image as Pillow
+from safetensors.torch import load_file
 
 from insitu import world
+from insitu.cli import _engine
 from insitu.errors import UserError
 from insitu.params import Params, load
+from insitu.params.spine import Painting
 from insitu.records import read
 from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
@@ -100,6 +104,8 @@ def test_every_subject_has_photos_an_adapter_and_pictures(chain: Path) -> None:
         package = Package.open(chain / _paths.ADAPTERS / name)
         assert len(photos) == 2 and photos[0].class_word in photos[0].description
         assert (package.card.subject, package.card.class_word) == (name, photos[0].class_word)
+        # What serving asks for is what was trained on.
+        assert str(package.card.identifier).split() == ["same", *photos[0].attributes]
     page = (chain / _paths.TUNED_PAGE / "index.html").read_text()
     assert all(name in page for name in names)
     assert len(list((chain / _paths.TUNED_PAGE / "pictures").iterdir())) >= 2 * 2 * 3
@@ -218,6 +224,48 @@ def test_a_subject_that_is_gone_is_pruned(
     assert not (copy / _paths.REGULARIZATION / "my-mug").exists()
     with pytest.raises(UserError, match="no photos of it"):
         adapters.main(params, told, "my-mug")
+
+
+def test_a_subject_is_encoded_for_and_tuned_on_in_the_asked_dtype(
+    chain: Path, params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(chain, tmp_path / "copy"))
+    monkeypatch.chdir(copy)
+    half = params.model_copy(update={"dtype": "bfloat16"})
+    with pytest.raises(UserError, match="format was float32, is bfloat16"):
+        adapters.main(half, told, "my-mug")
+    assert state(copy) == state(chain)
+    encode.main(half, told, "my-mug")
+    adapters.main(half, told, "my-mug")
+    package = Package.open(copy / _paths.ADAPTERS / "my-mug")
+    assert package.card.settings["precision"]["dtype"] == "bfloat16"
+    assert package.digest != state(chain)["my-mug"][1]
+    weights = load_file(package.weights)
+    assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values())
+    with pytest.raises(UserError, match="format was bfloat16, is float32"):
+        adapters.main(params, told, "my-mug")
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        # The dtype has changed for both, so that there is something to paint.
+        ({"dtype": "bfloat16", "painting": Painting(offload="leaf", text=False)}, "save nothing"),
+        ({"dtype": "float16"}, "overflows"),
+    ],
+)
+def test_what_only_paints_holds_the_base_as_asked(
+    chain: Path,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, Any],
+    why: str,
+) -> None:
+    """Each refuses what cannot be had on a CPU, before it has painted."""
+    monkeypatch.chdir(chain)
+    for paint in (regularization.main, evaluate.main, lambda params, _: _engine(params)):
+        with pytest.raises(UserError, match=why):
+            paint(params.model_copy(update=changed), told)
 
 
 def test_no_subject_at_all_is_refused_and_nothing_written(

@@ -22,7 +22,7 @@ from insitu.synthesis import bank, boundid, runner
 from insitu.synthesis.generators import WorldGenerator
 from insitu.synthesis.runner import Engine, Job, Verdict
 from pipelines import _engines, detections
-from tests.synthesis import test_runner as toy
+from tests.synthesis import toy
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")

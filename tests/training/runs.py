@@ -1,13 +1,15 @@
 """Small real training runs that tests share: a tiny random base, in this process or in others."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +28,12 @@ from insitu.training.optimizers import Optimization
 from insitu.training.recipe import Devices, Recipe, Watch
 from insitu.training.times import Times
 
-__all__ = ["Training", "replace"]  # the script's
-
 SETTINGS = {
     "rank": 2, "targets": ["to_k", "to_v"], "inside": 1.5, "outside": 0.7, "beta": 0.4, "steps": 1,
     "guidance_scale": 2.0, "context": 0.3,
 }  # fmt: skip
+METHOD = find("dreammix", SETTINGS)
+"""One for all runs, as a stage has one for all subjects: its memory is rehearsed once."""
 RECIPE = Recipe(
     steps=20, batch=8, seed=4, shares={"subject": 0.7, "regular": 0.3},
     optimizer=Optimization(name="adamw", lr=1e-2, weight_decay=0.0), cooldown=0.5,
@@ -59,8 +61,7 @@ def encoded(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for k, pool in enumerate(["subject"] * 5 + ["regular"] * 4 + [VALIDATION] * 3)
     ]  # fmt: skip
     backbone = load(base)
-    method = find("dreammix", SETTINGS)
-    encode(method, backbone, examples, folder / "e", facts=FACTS, root=folder / "work")
+    encode(METHOD, backbone, examples, folder / "e", facts=FACTS, root=folder / "work")
     return folder / "e"
 
 
@@ -85,7 +86,7 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     logger = Losses()
     fit(
-        find("dreammix", SETTINGS), load(base), Encoded.open(encoded, FACTS), [request()],
+        METHOD, load(base), Encoded.open(encoded, FACTS), [request()],
         recipe=recipe, devices=devices or Devices(), watch=WATCH, work=work, logger=logger,
     )  # fmt: skip
     return logger.losses
@@ -117,72 +118,100 @@ def same_weights(one: Path, other: Path, atol: float = 0.0) -> None:
         torch.testing.assert_close(value, b[name], rtol=0, atol=atol)
 
 
-def alone(base: str, encoded: Path, work: Path, recipe: Recipe) -> None:
+def alone(
+    base: str,
+    encoded: Path,
+    work: Path,
+    recipe: Recipe = RECIPE,
+    devices: Devices | None = None,
+    stop_at: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """A run in a process of its own; without the memory plan, which takes longer than the rest."""
     torch.set_num_threads(1)
+    os.environ.update(environment or {})
     fitting.require_room = lambda *args, **kwargs: None  # type: ignore[assignment]
-    train(base, encoded, work, recipe)
+    if stop_at is not None:
+        _at(stop_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    losses = train(base, encoded, work, recipe, devices)
+    if os.environ.get("RANK", "0") == "0":
+        (work / "losses.json").write_text(json.dumps(losses))
+
+
+def forked(target: Callable[..., None], *args: object) -> BaseProcess:
+    """A process of its own, forked from one that has imported everything once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.runs"])
+    process = context.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def ended(processes: Sequence[BaseProcess]) -> list[int | None]:
+    """Their exit statuses, once they have one."""
+    for process in processes:
+        process.join(300)
+    return [process.exitcode for process in processes]
+
+
+def together(
+    base: str,
+    encoded: Path,
+    work: Path,
+    recipe: Recipe,
+    devices: Devices,
+    stop_at: int | None = None,
+) -> list[int | None]:
+    """Exit statuses of a run's processes, which find in their environment what torchrun tells."""
+    told = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(devices.ranks), "LOCAL_WORLD_SIZE": str(devices.ranks),
+        "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "together",
+    }  # fmt: skip
+    processes = [
+        forked(
+            alone, base, encoded, work, recipe, devices, stop_at,
+            told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(devices.ranks)
+    ]  # fmt: skip
+    return ended(processes)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 class Stopped(Exception):
     """In place of a kill, for runs in this process."""
 
 
+def _at(step: int, do: Callable[[], None]) -> pytest.MonkeyPatch:
+    """Do something before a step."""
+    begin = Training.on_train_batch_start
+
+    def before(self: Training, batch: Any, index: int) -> None:
+        if self.global_step == step:
+            do()
+        begin(self, batch, index)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Training, "on_train_batch_start", before)
+    return patch
+
+
 @contextmanager
 def stopping_at(step: int) -> Iterator[None]:
     """Within it, a run ends before this step; what it saved is there."""
 
-    def stop(self: Training, batch: object, index: int) -> None:
-        if self.global_step == step:
-            raise Stopped
+    def stop() -> None:
+        raise Stopped
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "on_train_batch_start", stop)
+    patch = _at(step, stop)
+    try:
         with pytest.raises(Stopped):
             yield
-
-
-SCRIPT = """
-import json, os, signal, sys
-from pathlib import Path
-from tests.training import runs as t
-
-import torch
-torch.set_num_threads(1)
-base, encoded, work, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-settings = json.loads(settings)
-if "STOP_AT" in os.environ:
-    step = t.Training.on_train_batch_start
-    def stopping(self, batch, index):
-        if self.global_step == int(os.environ["STOP_AT"]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        step(self, batch, index)
-    t.Training.on_train_batch_start = stopping
-recipe = t.replace(t.RECIPE, **settings.get("recipe", {}))
-losses = t.train(base, encoded, work, recipe, t.Devices(**settings.get("devices", {})))
-if os.environ.get("RANK", "0") == "0":
-    (work / "losses.json").write_text(json.dumps(losses))
-"""
-
-
-def run(
-    base: str, encoded: Path, work: Path, *, settings: dict[str, object], processes: int = 1
-) -> "subprocess.Popen[str]":
-    """The same in processes of their own."""
-    work.mkdir(parents=True, exist_ok=True)
-    script = work / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [str(script), base, str(encoded), str(work), json.dumps(settings)]
-    env = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finished(process: "subprocess.Popen[str]") -> str:
-    told, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    return told
+    finally:
+        patch.undo()

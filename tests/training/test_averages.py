@@ -1,18 +1,17 @@
 """Proves that the averaged weights are torch's and diffusers', come and go without a trace, and are
 saved, gathered and sharded again with the optimizer.
 
-Needs gloo: this file, run as a program, is one of two ranks.
+Needs gloo, for two ranks.
 """
 
 import copy
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -20,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from insitu.errors import UserError
 from insitu.training.averages import averaged, keep_average
 from insitu.training.optimizers import Optimization, make
+from tests.training.runs import ended, forked
 
 SETTINGS = {
     "adamw": Optimization(name="adamw", lr=0.05),
@@ -59,9 +59,6 @@ def same(ones: list[Tensor], others: list[Tensor]) -> bool:
 @pytest.mark.parametrize("decay", [0.1, 0.6, 0.999])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_average_is_that_of_diffusers(name: str, decay: float) -> None:
-    # Here, since the two ranks below would wait for diffusers for nothing.
-    from diffusers.training_utils import EMAModel
-
     model = build()
     optimizer = optimizer_of(model, name, decay)
     reference = EMAModel(model.parameters(), decay=decay)
@@ -145,6 +142,7 @@ def rank_main(rank: int, folder: Path) -> None:
     from torch.distributed.checkpoint import state_dict as dcp
     from torch.distributed.fsdp import fully_shard
 
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     address = f"file://{folder / 'rendezvous'}"
     init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     options = dcp.StateDictOptions(full_state_dict=True)
@@ -192,22 +190,9 @@ def rank_main(rank: int, folder: Path) -> None:
 
 
 def test_shards_average_save_and_swap_as_one_process(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env=environment, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    errors = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
+    assert ended([forked(rank_main, rank, tmp_path) for rank in (0, 1)]) == [0, 0]
     for rank in (0, 1):
         for name, found in json.loads((tmp_path / f"{rank}.json").read_text()).items():
             assert found["gathered"] < 1e-9 and found["averaged"] < 1e-9, name
             assert found["moved"] > 1e-3 and found["left"] == 0, name
             assert found["sharded"] and set(found["updates"]) == {7}, name
-
-
-if __name__ == "__main__":
-    rank_main(int(sys.argv[1]), Path(sys.argv[2]))

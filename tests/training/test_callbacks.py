@@ -5,7 +5,6 @@ Needs tiny random checkpoints. Two processes are real ones, with gloo.
 """
 
 import json
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +35,7 @@ from insitu.training.encoding import Encoded
 from insitu.training.fit import ADAPTER, CURVE, LAST, fit
 from insitu.training.progress import quiet
 from insitu.training.recipe import Devices, Watch
-from tests.training.runs import FACTS, RECIPE, SETTINGS, base, encoded, load
+from tests.training.runs import FACTS, RECIPE, SETTINGS, base, encoded, ended, forked, load
 from tests.training.runs import request as asked
 
 __all__ = ["base", "encoded"]
@@ -224,14 +223,7 @@ def all_of(model: torch.nn.Module) -> Tensor:
 
 
 def test_norms_of_a_spread_adapter_are_the_whole_ones_on_all_ranks(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.runs"])
-    processes = [context.Process(target=spread, args=(tmp_path, rank)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-        assert process.exitcode == 0
+    assert ended([forked(spread, tmp_path, rank) for rank in (0, 1)]) == [0, 0]
     for rank in (0, 1):
         found, expected = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found == pytest.approx(expected, rel=1e-5)

@@ -8,7 +8,6 @@ Needs no trained checkpoint. The processes are real ones, with gloo in place of 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -33,11 +32,11 @@ from tests.training.runs import (
     WATCH,
     base,
     encoded,
-    finished,
+    free_port,
     request,
-    run,
     same_weights,
     stopping_at,
+    together,
     train,
 )
 
@@ -54,9 +53,8 @@ def test_devices_and_turns_do_not_change_the_losses(
     again = train(base, encoded, tmp_path / "again", devices=Devices(recompute=True))
     np.testing.assert_allclose(again, alone, atol=1e-5)
     for kind in ("ddp", "fsdp"):
-        work = tmp_path / kind
-        devices = {"count": 2, "strategy": kind}
-        finished(run(base, encoded, work, settings={"devices": devices}, processes=2))
+        work, devices = tmp_path / kind, Devices(count=2, strategy=kind)
+        assert together(base, encoded, work, RECIPE, devices) == [0, 0]
         np.testing.assert_allclose(json.loads((work / "losses.json").read_text()), alone, atol=1e-5)
         same_weights(work, tmp_path / "alone", atol=1e-5)
         for one, other in zip(curve(work / CURVE), curve(tmp_path / "alone" / CURVE), strict=True):
@@ -65,22 +63,20 @@ def test_devices_and_turns_do_not_change_the_losses(
 
 @pytest.mark.parametrize("first", ["fsdp", "alone"])
 def test_it_continues_on_another_number_of_devices(
-    base: str, encoded: Path, tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch
+    base: str, encoded: Path, tmp_path: Path, first: str
 ) -> None:
     """The weights are the same up to the order of sums; averages and moments come along."""
     recipe, torn = replace(RECIPE, average=0.9), tmp_path / "torn"
     train(base, encoded, tmp_path / "whole", recipe)
-    spread = {"recipe": {"average": 0.9}, "devices": {"count": 2, "strategy": "fsdp"}}
+    spread = Devices(count=2, strategy="fsdp")
     if first == "fsdp":
-        monkeypatch.setenv("STOP_AT", "9")
-        process = run(base, encoded, torn, settings=spread, processes=2)
-        told, _ = process.communicate(timeout=300)
-        assert process.returncode != 0, told
+        assert 0 not in together(base, encoded, torn, recipe, spread, stop_at=9)
+        assert len(curve(torn / CURVE)) == 1  # the one before the first step
         train(base, encoded, torn, recipe)
     else:
         with stopping_at(9):
             train(base, encoded, torn, recipe)
-        finished(run(base, encoded, torn, settings=spread, processes=2))
+        assert together(base, encoded, torn, recipe, spread) == [0, 0]
     same_weights(torn, tmp_path / "whole", atol=1e-5)
 
 
@@ -133,10 +129,7 @@ def test_a_process_refusal_reaches_whoever_launched_it(
 
 
 def test_two_nodes_meet_and_train_as_one(base: str, encoded: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{free.getsockname()[1]}"
-    devices = Devices(count=1, nodes=2, rendezvous=place)
+    devices = Devices(count=1, nodes=2, rendezvous=f"127.0.0.1:{free_port()}")
     job = make_job(base, encoded, tmp_path / "work", devices=devices)
     job.write(tmp_path / "work" / JOB)
     command = [sys.executable, "-m", "insitu.training.launch", str(tmp_path / "work" / JOB)]

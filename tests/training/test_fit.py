@@ -5,7 +5,6 @@ matches nothing.
 Needs no trained checkpoint.
 """
 
-import multiprocessing
 import random
 import time
 from dataclasses import replace
@@ -15,7 +14,6 @@ import pytest
 from safetensors.torch import load_file
 
 from insitu.errors import UserError
-from insitu.methods import find
 from insitu.training.callbacks import curve
 from insitu.training.data import Minibatches
 from insitu.training.encoding import Encoded
@@ -24,13 +22,14 @@ from insitu.training.optimizers import Optimization
 from insitu.training.recipe import Devices, Stage
 from tests.training.runs import (
     FACTS,
+    METHOD,
     RECIPE,
-    SETTINGS,
     WATCH,
     Losses,
     alone,
     base,
     encoded,
+    forked,
     load,
     request,
     same_weights,
@@ -44,23 +43,14 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(
     base: str, encoded: Path, tmp_path: Path
 ) -> None:
     """Ten times, at any moment after the first checkpoint; one is saved at each step."""
-    # Forked from a process that has imported everything once.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.runs"])
     recipe = replace(RECIPE, average=0.9, steps=40)
-
-    def start(work: Path) -> "multiprocessing.process.BaseProcess":
-        process = context.Process(target=alone, args=(base, encoded, work, recipe))
-        process.start()
-        return process
-
-    whole = start(tmp_path / "whole")
+    whole = forked(alone, base, encoded, tmp_path / "whole", recipe)
     whole.join()
     assert whole.exitcode == 0
     torn, rng, kills, moments = tmp_path / "torn", random.Random(0), 0, set()
     last = torn / LAST
     while kills < 10:
-        process = start(torn)
+        process = forked(alone, base, encoded, torn, recipe)
         before = last.stat().st_mtime_ns if last.exists() else 0
         while process.is_alive() and not (last.exists() and last.stat().st_mtime_ns > before):
             time.sleep(0.005)
@@ -70,7 +60,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(
         process.join()
         kills += 1
         moments.add(last.stat().st_mtime_ns)
-    process = start(torn)
+    process = forked(alone, base, encoded, torn, recipe)
     process.join()
     assert process.exitcode == 0 and len(moments) > 5
     same_weights(torn, tmp_path / "whole")
@@ -128,7 +118,7 @@ def test_in_a_stage_only_its_parameters_learn(base: str, encoded: Path, tmp_path
 def test_every_step_and_band_is_logged(base: str, encoded: Path, tmp_path: Path) -> None:
     logger = Losses()
     fit(
-        find("dreammix", SETTINGS), load(base), Encoded.open(encoded, FACTS), [request()],
+        METHOD, load(base), Encoded.open(encoded, FACTS), [request()],
         recipe=replace(RECIPE, min_snr=5.0), devices=Devices(), watch=WATCH, work=tmp_path,
         logger=logger,
     )  # fmt: skip

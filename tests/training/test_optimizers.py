@@ -1,13 +1,12 @@
 """Proves that each optimizer is its reference on one process, and the same on two, also sharded.
 
-Needs prodigyopt as a reference, and gloo: this file, run as a program, is one of two ranks.
+Needs prodigyopt as a reference, and gloo, for two ranks.
 """
 
 import copy
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from insitu.errors import UserError
 from insitu.training.optimizers import Optimization, Prodigy, United, make
+from tests.training.runs import ended, forked
 
 D_COEF = 100.0  # prodigy soon takes large steps
 SETTINGS = {
@@ -73,6 +73,7 @@ def rank_main(rank: int, folder: Path) -> None:
     from torch.distributed.fsdp import fully_shard
     from torch.nn.parallel import DistributedDataParallel
 
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     address = f"file://{folder / 'rendezvous'}"
     init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     estimates: dict[str, object] = {}
@@ -98,13 +99,7 @@ def rank_main(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    commands = [[sys.executable, __file__, str(rank), str(folder)] for rank in (0, 1)]
-    started = [
-        subprocess.Popen(c, env=environment, stderr=subprocess.PIPE, text=True) for c in commands
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
+    assert ended([forked(rank_main, rank, folder) for rank in (0, 1)]) == [0, 0]
     return folder
 
 
@@ -335,7 +330,3 @@ def test_8_bits_come_close_to_32_and_continue_from_their_state() -> None:
     step(model, optimizer, 3)
     step(again, continued, 3)
     assert torch.equal(model.weight, again.weight) and torch.equal(model.bias, again.bias)
-
-
-if __name__ == "__main__":
-    rank_main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,7 +1,9 @@
 """Proves that a subject's training is one MLflow run with one history, however often interrupted,
-under one parent; that its end is told, the machine watched, and a server that goes away outlived.
+under one parent; that its end is told, the machine watched, GPUs included, and a server that goes
+away outlived.
 
-Needs MLflow with a SQLite file, and for one test a tiny random checkpoint.
+Needs MLflow with a SQLite file, and for one test a tiny random checkpoint. In place of NVIDIA's
+driver library stands one of the same functions; pynvml and MLflow above it are the real ones.
 """
 
 import functools
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 from lightning.pytorch.loggers.logger import Logger
 from mlflow import MlflowClient
@@ -160,6 +163,108 @@ def test_the_machine_is_watched_while_it_runs(
         seen.append(history(store, run_id, key))
     assert sorted(seen[1]) == list(range(len(seen[1]))) and len(seen[1]) > len(seen[0])
     assert "system/system_memory_usage_percentage" in store.client.get_run(run_id).data.metrics
+
+
+class Driver:
+    """libnvidia-ml.so.1 of a machine with one GPU, in what is asked of it; 0 is success."""
+
+    def __init__(self, load: int = pynvml.NVML_SUCCESS) -> None:
+        self.load = load
+
+    def nvmlInitWithFlags(self, flags: int) -> int:
+        return pynvml.NVML_SUCCESS
+
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:
+        return self._set(count, "value", 1)
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: Any, handle: Any) -> int:
+        return pynvml.NVML_SUCCESS if index.value == 0 else pynvml.NVML_ERROR_INVALID_ARGUMENT
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:
+        self._set(memory, "total", 80 * 10**9)
+        return self._set(memory, "used", 20 * 10**9)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Any, rates: Any) -> int:
+        self._set(rates, "gpu", 75)
+        return self.load
+
+    def nvmlDeviceGetPowerUsage(self, handle: Any, milliwatts: Any) -> int:
+        return self._set(milliwatts, "value", 350_000)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any, milliwatts: Any) -> int:
+        return self._set(milliwatts, "value", 700_000)
+
+    def _set(self, reference: Any, name: str, value: int) -> int:
+        setattr(reference._obj, name, value)
+        return pynvml.NVML_SUCCESS
+
+
+def install(driver: Driver | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system looks for the driver's library; None = there is none."""
+
+    def load(name: str) -> Driver:
+        if driver is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return driver
+
+    monkeypatch.setattr(pynvml, "CDLL", load)
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+
+
+def watch(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What the server knows of GPUs after three looks at the machine."""
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    with RunLogger(store, "watched").running(folder) as run_id:
+        deadline = time.monotonic() + 20
+        while len(history(store, run_id, "system/cpu_utilization_percentage")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    known = store.client.get_run(run_id).data.metrics
+    return {key.removeprefix("system/"): v for key, v in known.items() if "gpu" in key}
+
+
+def test_gpus_are_watched_where_a_driver_tells(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(Driver(), monkeypatch)
+    assert watch(store, tmp_path, monkeypatch) == {
+        "gpu_0_memory_usage_percentage": 25.0, "gpu_0_memory_usage_megabytes": 20_000.0,
+        "gpu_0_utilization_percentage": 75.0, "gpu_0_power_usage_watts": 350.0,
+        "gpu_0_power_usage_percentage": 50.0,
+    }  # fmt: skip
+
+
+def test_a_machine_without_a_gpu_is_not_warned_of(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    install(None, monkeypatch)
+    assert watch(store, tmp_path, monkeypatch) == {}
+    assert capfd.readouterr() == ("", "") and not recwarn.list
+
+
+def test_what_a_gpu_cannot_tell_is_said_once(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A GPU in MIG mode, which has no load of its own."""
+    install(Driver(pynvml.NVML_ERROR_NOT_SUPPORTED), monkeypatch)
+    found = watch(store, tmp_path, monkeypatch)
+    assert "gpu_0_power_usage_watts" in found and "gpu_0_utilization_percentage" not in found
+    assert capfd.readouterr().err.count("collect GPU utilization") == 1
+
+
+@pytest.mark.gpu
+def test_a_gpu_here_is_watched(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert watch(store, tmp_path, monkeypatch)["gpu_0_memory_usage_megabytes"] > 0
 
 
 def test_a_server_that_goes_away_gets_everything_later(

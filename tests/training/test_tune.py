@@ -23,6 +23,7 @@ from insitu.training.tune import Setup, Subject, input_digest, tune
 from insitu.work import work_folder
 from tests.training.runs import (
     FACTS,
+    METHOD,
     RECIPE,
     SETTINGS,
     base,
@@ -43,7 +44,7 @@ def make(base: str, encoded: Path, **changed: object) -> tuple[Subject, Setup]:
         requests=[request()],
     )  # fmt: skip
     values = {
-        "method": find("dreammix", SETTINGS), "precision": {"dtype": "float32"}, "device": "cpu",
+        "method": METHOD, "precision": {"dtype": "float32"}, "device": "cpu",
         "base": Base(path=base, revision=None, weights_digest=digest),
         "recipe": replace(RECIPE, steps=7), "devices": Devices(),
         "watch": Watch(validate=4, save=2), "backbone": lambda: backbone,

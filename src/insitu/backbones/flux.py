@@ -173,7 +173,7 @@ class FluxBackbone:
         mu = config.base_shift + slope * (tokens - config.base_image_seq_len)
         sigmas = np.linspace(1.0, 1 / steps, steps)
         scheduler.set_timesteps(sigmas=sigmas, device=noise_BChw.device, mu=mu)
-        scheduler.set_begin_index(0)  # else it looks for the step by its time
+        scheduler.set_begin_index(0)  # else it looks for the time among its own, by number
         x = noise_BChw
         for k, step in enumerate(scheduler.timesteps):
             t = (step / config.num_train_timesteps).expand(len(x))

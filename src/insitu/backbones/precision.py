@@ -13,9 +13,9 @@ import importlib.util
 import inspect
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from torch import nn
 from insitu.backbones.loading import load_pretrained
 from insitu.errors import UserError
 from insitu.params import Checkpoint
-from insitu.params.base import float16_on_cpu
+from insitu.params.base import float16_on_cpu, offload_on_cpu
 
 Quantize = Literal["none", "nf4", "int8", "int8wo", "fp8"]
 Offload = Literal["none", "block", "leaf"]
@@ -58,6 +58,11 @@ class Precision:
     quantize: Quantize = "none"
     offload: Offload = "none"
     text: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From plain values, as `Params.learning_base` gives them and JSON keeps them."""
+        return cls(**{**values, "dtype": getattr(torch, values["dtype"])})
 
 
 PLAIN = Precision()
@@ -121,11 +126,7 @@ def require(precision: Precision, device: torch.device) -> None:
     if precision.offload != "none":
         given = f"`offload` is {precision.offload}"
         if device.type == "cpu":
-            raise UserError(
-                f"{given} on a CPU.",
-                "The weights already lie in the processor's memory: it would save nothing.",
-                "Set `offload` to none, or run on cuda.",
-            )
+            raise offload_on_cpu(f"{given} on a CPU.")
         if LIBRARY.get(kind) == "bitsandbytes":
             raise UserError(
                 f"{given} and `quantize` is {kind}.",

@@ -58,12 +58,7 @@ class InpaintBackbone:
             UserError: it is incomplete, its U-Net does not take 9 channels, it predicts something
                 other than the noise or the velocity, or the precision cannot be had here.
         """
-        if precision.dtype == torch.float16:
-            raise UserError(
-                f"{checkpoint.path} was to be loaded in float16.",
-                "SDXL's autoencoder overflows in it, and so do gradients without loss scaling.",
-                "Set `dtype` to bfloat16 or float32.",
-            )
+        _require_range(checkpoint, precision)
         pipeline = load_pipeline(
             StableDiffusionXLInpaintPipeline, checkpoint, device=device, precision=precision
         )
@@ -91,7 +86,11 @@ class InpaintBackbone:
         """The same parts in the same shapes with weights that were never read, for memory plans.
 
         It is not quantized, whatever the precision says.
+
+        Raises:
+            UserError: a configuration is missing, or the dtype is float16.
         """
+        _require_range(checkpoint, precision)
         pipeline = empty_pipeline(StableDiffusionXLInpaintPipeline, checkpoint, precision.dtype)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, checkpoint=checkpoint, digest="", precision=precision)
@@ -227,3 +226,12 @@ class InpaintBackbone:
             generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
         ).images  # fmt: skip
         return list(np.rint(drawn * 255).astype(np.uint8))
+
+
+def _require_range(checkpoint: Checkpoint, precision: Precision) -> None:
+    if precision.dtype == torch.float16:
+        raise UserError(
+            f"{checkpoint.path} was to be loaded in float16.",
+            "SDXL's autoencoder overflows in it, and so do gradients without loss scaling.",
+            "Set `dtype` to bfloat16 or float32.",
+        )

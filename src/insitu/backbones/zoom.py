@@ -68,15 +68,21 @@ class Window:
         their value; within it the filling fades in over a few pixels, so that no seam shows.
         """
         height, width = image_HWC.shape[:2]
-        whole = cv2.resize(filled_HWC, (self.side, self.side), interpolation=cv2.INTER_CUBIC)
+        whole = resized(filled_HWC, self.side, self.side)
         y0, x0 = max(0, self.top), max(0, self.left)
         y1, x1 = min(height, self.top + self.side), min(width, self.left + self.side)
         part = whole[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
-        weight = _soft(mask_HW[y0:y1, x0:x1], feather=max(1, round(self.side / 48)))[..., None]
-        result = image_HWC.copy()
-        mixed = result[y0:y1, x0:x1] * (1 - weight) + part * weight
-        result[y0:y1, x0:x1] = np.rint(mixed).astype(np.uint8)
+        result, here = image_HWC.copy(), np.s_[y0:y1, x0:x1]
+        feather = max(1, round(self.side / 48))
+        result[here] = blended(image_HWC[here], part, mask_HW[here], feather=feather)
         return result
+
+
+def resized(image_HWC: Image, height: int, width: int) -> Image:
+    """The picture at another size: averaged where it becomes smaller, else smooth."""
+    smaller = height * width < image_HWC.shape[0] * image_HWC.shape[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image_HWC, (width, height), interpolation=method), np.uint8)
 
 
 def require_box(box_xyxy01: Box, image_HWC: Image) -> tuple[int, int, int, int]:
@@ -110,6 +116,12 @@ def box_mask(box_xyxy01: Box, image_HWC: Image) -> Image:
     mask = np.zeros(image_HWC.shape[:2], np.uint8)
     mask[top:bottom, left:right] = 255
     return mask
+
+
+def blended(image_HWC: Image, filled_HWC: Image, mask_HW: Image, *, feather: int) -> Image:
+    """The picture with the filling where the mask (255 = fill) is, fading in over some pixels."""
+    weight = _soft(mask_HW, feather)[..., None]
+    return np.rint(image_HWC * (1 - weight) + filled_HWC * weight).astype(np.uint8)
 
 
 def _soft(mask_HW: Image, feather: int) -> NDArray[np.float32]:

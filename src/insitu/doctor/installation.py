@@ -8,7 +8,7 @@ from pathlib import Path
 from insitu.doctor.checkpoints import examine_checkpoint
 from insitu.doctor.report import Device, Findings, Report
 from insitu.errors import UserError
-from insitu.params import Params, float16_on_cpu, load
+from insitu.params import Params, float16_on_cpu, load, offload_on_cpu
 
 LIBRARIES = (
     "insitu",
@@ -103,3 +103,8 @@ def _check_device(params: Params, device: Device) -> None:
         )
     if params.dtype == "float16":
         raise float16_on_cpu("float16 is asked for, and `device: auto` finds no CUDA device here.")
+    if params.painting.offload != "none":
+        raise offload_on_cpu(
+            f"`painting.offload` is {params.painting.offload}, and `device: auto` finds no CUDA"
+            " device here."
+        )

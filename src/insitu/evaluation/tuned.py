@@ -1,7 +1,8 @@
 """Tuned adapters against the untuned base: same places, same seeds, the base told everything.
 
-The base gets the subject's full description, the adapter its identifier: what words can carry is
-the baseline, what only photos can carry is what tuning has to add.
+The base gets the subject's full description, the adapter its identifier (with `tune.described`, the
+same attributes beside it): what words can carry is the baseline, what only photos can carry is what
+tuning has to add.
 """
 
 from collections.abc import Callable, Mapping, Sequence

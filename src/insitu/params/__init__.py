@@ -24,7 +24,15 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from insitu.errors import UserError
 from insitu.params.anyphoto import AnyPhoto
-from insitu.params.base import Checkpoint, FluxCheckpoint, Models, Settings, float16_on_cpu
+from insitu.params.base import (
+    Checkpoint,
+    FluxCheckpoint,
+    Models,
+    Settings,
+    float16_on_cpu,
+    offload_on_cpu,
+)
+from insitu.params.eligen import EliGen
 from insitu.params.engines import (
     BoundId,
     Candidates,
@@ -37,8 +45,9 @@ from insitu.params.engines import (
     Runner,
 )
 from insitu.params.gallery import Gallery
+from insitu.params.inpaint_anywhere import InpaintAnywhere
 from insitu.params.sources import Pictures
-from insitu.params.spine import Evaluate, Registry, Regularization, Subjects, Tune
+from insitu.params.spine import Evaluate, Painting, Registry, Regularization, Subjects, Tune
 
 __all__ = [
     "Checkpoint",
@@ -48,6 +57,7 @@ __all__ = [
     "Params",
     "float16_on_cpu",
     "load",
+    "offload_on_cpu",
 ]
 
 
@@ -61,7 +71,7 @@ class Params(Settings):
         description="auto (cuda where there is one), cpu or cuda."
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        description="Number format of the models: float32, bfloat16 or float16."
+        description="Number format of the models that paint: float32, bfloat16 or float16."
     )
     models: Models = Field(description="The checkpoints in use.")
     gallery: Gallery = Field(description="The page of pictures.")
@@ -70,6 +80,8 @@ class Params(Settings):
         description="Pictures of the subjects' classes that keep attributes editable."
     )
     tune: Tune = Field(description="How a subject is tuned.")
+    inpaint_anywhere: InpaintAnywhere = Field(description="Several identities in one pass.")
+    painting: Painting = Field(description="How the base is held where it only paints.")
     evaluate: Evaluate = Field(description="How adapters are compared with the untuned base.")
     registry: Registry = Field(description="Where adapters are registered and promoted.")
     runner: Runner = Field(description="Where the data engines run.")
@@ -82,7 +94,8 @@ class Params(Settings):
     entities: Entities = Field(description="EliGen's data.")
     quadruples: Quadruples = Field(description="LAR-Gen's data.")
     groups: Groups = Field(description="AnyPhoto's data and face bank.")
-    anyphoto: AnyPhoto = Field(description="AnyPhoto: the method and its training.")
+    anyphoto: AnyPhoto = Field(description="AnyPhoto: faces at places, each from one picture.")
+    eligen: EliGen = Field(description="EliGen: entities in words, at places of any shape.")
 
     @model_validator(mode="after")
     def _filters_see_what_they_ask_for(self) -> Self:
@@ -102,6 +115,21 @@ class Params(Settings):
         if dtype == "float16" and info.data.get("device") == "cpu":
             raise float16_on_cpu("float16 is asked for on cpu.")
         return dtype
+
+    @field_validator("painting")
+    @classmethod
+    def _has_two_memories(cls, painting: Painting, info: ValidationInfo) -> Painting:
+        if painting.offload != "none" and info.data.get("device") == "cpu":
+            raise offload_on_cpu(f"`offload` is {painting.offload} on cpu.")
+        return painting
+
+    def learning_base(self) -> dict[str, Any]:
+        """How the frozen base is held that an adapter learns on; plain values by name."""
+        return {"dtype": self.dtype, **self.tune.base.model_dump()}
+
+    def painting_base(self) -> dict[str, Any]:
+        """How the base is held where it only paints; plain values by name."""
+        return {"dtype": self.dtype, **self.painting.model_dump()}
 
 
 def load(path: str | Path = "params.yaml") -> Params:

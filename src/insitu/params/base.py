@@ -99,5 +99,14 @@ def float16_on_cpu(given: str) -> UserError:
     )
 
 
+def offload_on_cpu(given: str) -> UserError:
+    """The refusal of offload without CUDA, also for callers who resolve `auto` themselves."""
+    return UserError(
+        given,
+        "The weights already lie in the processor's memory: it would save nothing.",
+        "Set `offload` to none, or run on cuda.",
+    )
+
+
 def _is_hub_id(path: str) -> bool:
     return not Path(path).is_dir() and _HUB_ID.fullmatch(path) is not None

@@ -46,7 +46,7 @@ class DreamMix(Settings):
 
     rank: Annotated[int, Field(ge=1, le=256)] = Field(description="Rank of the LoRA, 1 to 256.")
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
-        description="Attention layers that get a LoRA, by name."
+        description="Layers that get a LoRA, by the ends of their names."
     )
     inside: Weight = Field(description="tau1, the loss's weight within the mask, 0 to 10.")
     outside: Weight = Field(description="tau2, its weight outside of the mask, 0 to 10.")
@@ -75,6 +75,10 @@ class Tune(Training):
 
     method: Literal["dreammix"] = Field(description="The method, a folder of src/insitu/methods.")
     identifier: Word = Field(description="The word that stands for the subject in a prompt.")
+    described: bool = Field(
+        description="Say a subject's attributes beside the identifier: a [identifier] [attributes]"
+        " [class], where its description has that form."
+    )
     grow: Share = Field(
         description="How much longer a mask's sides become at most than the box's, 0 to 1."
     )
@@ -93,6 +97,26 @@ class Tune(Training):
                 "tune.regular_share is 1.",
                 "No example would be of the subject, and nothing would be learned about it.",
                 "Set it below 1; the paper's release has 0.3.",
+            )
+        return self
+
+
+class Painting(Settings):
+    """How the base is held where it only paints: regularization, evaluation, serving."""
+
+    offload: Literal["none", "block", "leaf"] = Field(
+        description="Its weights wait in the processor's memory and come to the GPU a block or a"
+        " layer (leaf) at a time, or stay there (none)."
+    )
+    text: bool = Field(description="Do the same to the large text encoder.")
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self) -> Self:
+        if self.text and self.offload == "none":
+            raise UserError(
+                "painting.text is true, and painting.offload is none.",
+                "There is nothing to do to the text encoder.",
+                "Set text to false, or offload to block or leaf.",
             )
         return self
 

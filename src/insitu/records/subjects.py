@@ -1,5 +1,6 @@
 """Reference photos of subjects: what tuning learns from."""
 
+import re
 from dataclasses import dataclass
 
 from insitu.records.types import Box, Image, Record
@@ -28,3 +29,9 @@ class SubjectPhoto(Record):
     box: Box
     box_from: str
     source: str
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The words before the class word in "a [attributes] [class]"; none in other sentences."""
+        found = re.fullmatch(rf"an? (.+) {re.escape(self.class_word)}", self.description)
+        return tuple(found[1].split()) if found else ()

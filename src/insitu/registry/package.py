@@ -40,7 +40,7 @@ class Card(BaseModel):
         method: name of the method, its folder and its key in params.yaml.
         subject: the subject it was tuned on; None for one that serves every subject.
         class_word: what kind of thing the subject is.
-        identifier: the word that stands for the subject in a prompt.
+        identifier: what stands before the class word where a prompt means the subject.
         base: the checkpoint it was trained on.
         data_digest: digest of the training data.
         settings: the method's own parameters.

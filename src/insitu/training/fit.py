@@ -15,6 +15,7 @@ import lightning
 from lightning.pytorch.loggers.logger import Logger
 from safetensors.torch import save_file
 
+from insitu.backbones.precision import require_trainable
 from insitu.errors import UserError
 from insitu.methods import Method, Request
 from insitu.training import averages
@@ -62,9 +63,10 @@ def fit(
         show: tell how far it is.
 
     Raises:
-        UserError: there is too little memory, a batch cannot be shared out, a pattern matches
-            nothing, or a loss or a gradient is not finite.
+        UserError: the base is offloaded, there is too little memory, a batch cannot be shared out,
+            a pattern matches nothing, or a loss or a gradient is not finite.
     """
+    require_trainable(backbone.precision)
     _require_drops(method, recipe)
     share = Share(
         rank=int(os.environ.get("RANK", 0)), ranks=devices.ranks, accumulate=devices.accumulate

@@ -28,7 +28,7 @@ class Job:
         method, settings: by name, as in params.yaml.
         checkpoint: path and revision of the base.
         device: auto, cpu or cuda.
-        precision: of the base, as `backbones.precision.Precision` has it, the dtype by name.
+        precision: of the base, as `backbones.precision.Precision.of` takes it.
         encoded, facts: the examples' folder, and what it must have been encoded from.
         work: where checkpoints, curve and weights go; requests lie in it.
         tracking_uri, run: where the first process logs; None = nowhere.
@@ -83,6 +83,11 @@ def main(path: Path) -> int:
 
 
 def _work(job: Job) -> None:
+    from insitu.training.encoding import Encoded
+
+    # What it refuses, it refuses before the model libraries and the base are loaded.
+    encoded = Encoded.open(job.encoded, job.facts)
+
     import diffusers
     import transformers
 
@@ -93,7 +98,6 @@ def _work(job: Job) -> None:
     from insitu.params import Checkpoint
     from insitu.registry.store import Store
     from insitu.training import requests
-    from insitu.training.encoding import Encoded
     from insitu.training.fit import fit
     from insitu.training.progress import quiet
     from insitu.training.run_logger import RunLogger
@@ -111,7 +115,7 @@ def _work(job: Job) -> None:
         from insitu.training.benchmark import Benchmark
 
         score = Benchmark.load(Path(job.benchmark))
-    precision = Precision(**{**job.precision, "dtype": getattr(torch, job.precision["dtype"])})
+    precision = Precision.of(job.precision)
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
     with quiet():
@@ -120,7 +124,7 @@ def _work(job: Job) -> None:
     fit(
         find(job.method, job.settings),
         backbone,
-        Encoded.open(job.encoded, job.facts),
+        encoded,
         requests.load(work / REQUESTS),
         recipe=job.recipe, devices=job.devices, watch=job.watch, work=work, logger=logger,
         score=score, show=first,

@@ -23,6 +23,8 @@ def save(requests: Sequence[Request], folder: Path) -> None:
     told = []
     for index, request in enumerate(requests):
         Pillow.fromarray(request.image).save(folder / f"{index}.png")
+        if request.style is not None:
+            Pillow.fromarray(request.style).save(folder / f"{index}-style.png")
         placements = []
         for number, placement in enumerate(request.placements):
             for name in PICTURES:
@@ -30,7 +32,7 @@ def save(requests: Sequence[Request], folder: Path) -> None:
                 if picture is not None:
                     Pillow.fromarray(picture).save(folder / f"{index}-{number}-{name}.png")
             placements.append({k: v for k, v in vars(placement).items() if k not in PICTURES})
-        plain = {k: v for k, v in vars(request).items() if k != "image"}
+        plain = {k: v for k, v in vars(request).items() if k not in ("image", "style")}
         told.append({**plain, "placements": placements})
     replace_text(folder / LIST, json.dumps(told, indent=2) + "\n")
 
@@ -44,7 +46,9 @@ def load(folder: Path) -> list[Request]:
             for number, each in enumerate(told["placements"])
         )
         image = np.asarray(Pillow.open(folder / f"{index}.png"))
-        found.append(Request(**{**told, "image": image, "placements": placements}))
+        path = folder / f"{index}-style.png"
+        style = np.asarray(Pillow.open(path)) if path.exists() else None
+        found.append(Request(**{**told, "image": image, "style": style, "placements": placements}))
     return found
 
 

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics import system_metrics_monitor as system
+from mlflow.system_metrics.metrics import gpu_monitor as gpu
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID as PARENT
 
 from insitu.registry.store import Store
@@ -190,8 +191,10 @@ def _told(client: MlflowClient, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def _watched(uri: str, run_id: str) -> Iterator[None]:
-    """MLflow's own look at processors, memory, disk, network (and GPUs, by nvidia-ml-py)."""
+    """MLflow's own look at processors, memory, disk, network, and GPUs where a driver tells."""
     logging.getLogger(system.__name__).setLevel(logging.WARNING)
+    once = _Once()
+    logging.getLogger(gpu.__name__).addFilter(once)
     monitor = system.SystemMetricsMonitor(
         run_id, sampling_interval=EVERY_S, resume_logging=True, tracking_uri=uri
     )
@@ -200,3 +203,18 @@ def _watched(uri: str, run_id: str) -> Iterator[None]:
         yield
     finally:
         monitor.finish()
+        logging.getLogger(gpu.__name__).removeFilter(once)
+
+
+class _Once(logging.Filter):
+    """Each message once: what a GPU cannot tell (one in MIG mode its load) it never can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        fresh = message not in self._said
+        self._said.add(message)
+        return fresh

@@ -25,7 +25,8 @@ from insitu.training.recipe import Devices, Recipe, Watch
 from insitu.training.run_logger import RUN_ID, RunLogger
 from insitu.work import work_folder
 
-CODE = ("backbones", "methods", "training")
+CODE = ("backbones", "methods/__init__", "requests", "training")
+"""That decides an adapter, beside its method's own."""
 BENCHMARK = "benchmark"
 
 
@@ -34,6 +35,7 @@ class Subject:
     """Whose adapter it is.
 
     Attributes:
+        identifier: what stands before the class word where a prompt means the subject.
         encoded: the folder of its encoded examples.
         facts: what they must have been encoded from.
         requests: what is painted to see how it goes.
@@ -77,9 +79,11 @@ class Setup:
     def facts(self) -> dict[str, Any]:
         """The same, and the method, the base and the code."""
         return {
-            "setup": self.behaviour(), "method": self.method.name,
-            "base": self.base.weights_digest, "code": code_digest(*CODE),
-        }  # fmt: skip
+            "setup": self.behaviour(),
+            "method": self.method.name,
+            "base": self.base.weights_digest,
+            "code": code_digest(*CODE, f"methods/{self.method.name}"),
+        }
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,7 @@
 """The two kinds of blocks of FLUX's transformer, which take branches where diffusers' take two."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_flux import (
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from insitu.backbones.branches.attention import Rotary, attend, rotate
 from insitu.backbones.branches.layers import feed_forward, gated, modulation, moved, project
@@ -26,12 +26,14 @@ class Run:
     Attributes:
         rows: what modulations are made from, by stream, [B, kinds, D].
         rotary: of the joint stream's tokens.
+        beside: see `Inputs.beside`.
     """
 
     layout: Layout
     through: Pass
     rows: Mapping[str, Tensor]
     rotary: Rotary
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, views: tuple[View, ...], kept: Kept | None
@@ -47,7 +49,14 @@ class Run:
 
 
 class DoubleBlock(FluxTransformerBlock):
-    """Text and image have weights of their own and attend together."""
+    """Text and image have weights of their own and attend together.
+
+    Attributes:
+        beside: layers that read `Inputs.beside`, by name: queries of the output [B, N, H, d],
+            normed and without positions, and tokens [B, M, features] -> [B, N, H d].
+    """
+
+    beside: nn.ModuleDict
 
     def forward(self, *given: Any, **options: Any) -> Any:
         if len(given) == 4 and isinstance(given[2], Run):
@@ -73,7 +82,8 @@ class DoubleBlock(FluxTransformerBlock):
             project(layer, h_i, i.acting).unflatten(-1, (-1, attn.head_dim))
             for layer in (attn.to_q, attn.to_k, attn.to_v)
         )
-        q = rotate(torch.cat([attn.norm_added_q(q_t), attn.norm_q(q_i)], 1), run.rotary)
+        q_i = attn.norm_q(q_i)
+        q = rotate(torch.cat([attn.norm_added_q(q_t), q_i], 1), run.rotary)
         k = rotate(torch.cat([attn.norm_added_k(k_t), attn.norm_k(k_i)], 1), run.rotary)
         seen = run.attend(q, k, torch.cat([v_t, v_i], 1), run.through.views, kept)
         seen_t, seen_i = seen.split([t.length, i.length], 1)
@@ -84,6 +94,10 @@ class DoubleBlock(FluxTransformerBlock):
         h_i = moved(self.norm2(image), shift_i2, scale_i2, i)
         text = text + gated(feed_forward(self.ff_context, h_t, t), gate_t2, t)
         image = image + gated(feed_forward(self.ff, h_i, i), gate_i2, i)
+        for name, tokens in run.beside.items():
+            out = i.spans[run.layout.output]
+            own = image[:, out] + self.beside[name](q_i[:, out], tokens)
+            image = torch.cat([image[:, : out.start], own, image[:, out.stop :]], 1)
         return text, image
 
 

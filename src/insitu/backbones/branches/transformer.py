@@ -34,6 +34,8 @@ class Inputs:
         offsets: added to what modulations of `shifted` branches are made from, [B, D] by name; or
             what gives them, called within the transformer's pass: there a part that was put into
             the transformer has its weights even where these are spread over devices or offloaded.
+        beside: tokens that the output looks at beside the joint attention, [B, M, features], by the
+            name of the layers in each double-stream block that read them and add to its stream.
     """
 
     tokens: Mapping[str, Tensor]
@@ -41,6 +43,7 @@ class Inputs:
     t: Tensor
     guidance: Tensor | None = None
     offsets: Offsets | Callable[[], Offsets] = field(default_factory=dict)
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def branching(transformer: Any) -> "BranchTransformer":
@@ -82,7 +85,10 @@ class BranchTransformer(FluxTransformer2DModel):
             for name, stream in vars(through).items()
             if name in ("text", "image", "joint")
         }
-        run = Run(layout=layout, through=through, rows=rows, rotary=self._rotary(through))
+        beside = {name: tokens.to(self.dtype) for name, tokens in inputs.beside.items()}
+        run = Run(
+            layout=layout, through=through, rows=rows, rotary=self._rotary(through), beside=beside
+        )
         text, image = self._embedded(through.text, inputs), self._embedded(through.image, inputs)
         doubles = len(self.transformer_blocks)
         for double, kept in zip(self.transformer_blocks, blocks[:doubles], strict=True):

@@ -121,7 +121,7 @@ def requests(
         found.append(
             Request(
                 image=window.cut(photo, size), placements=tuple(placements), prompt=row.prompt,
-                seed=seed + number,
+                seed=seed + number, background="free",
             )
         )  # fmt: skip
     return found

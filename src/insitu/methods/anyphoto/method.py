@@ -104,6 +104,8 @@ class AnyPhoto:
             placements=(1, settings.faces),
             needs=frozenset({"reference", "reference_landmarks_xy01"}),
             takes=frozenset({"landmarks_xy01"}),
+            free=True,
+            keeps=False,
         )
 
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:

@@ -24,6 +24,7 @@ class Views:
         masks: of each picture.
         grow: how much longer a mask's sides become at most than the box's, as a share.
         identifier: the word that stands for the subject.
+        words: what is said of the subject between identifier and class; empty = nothing.
         seed: of how masks grow.
     """
 
@@ -32,6 +33,7 @@ class Views:
     masks: int
     grow: float
     identifier: str
+    words: tuple[str, ...]
     seed: int
 
 
@@ -41,7 +43,7 @@ def examples(
     """Every picture with each of its masks, and every photo with its own box for validation."""
     found = []
     for photo in photos:
-        prompt = f"a {views.identifier} {photo.class_word}"
+        prompt = " ".join(["a", views.identifier, *views.words, photo.class_word])
         found += _views(photo, prompt, SUBJECT, views)
         image, box = _square(photo, views)
         found.append(

@@ -24,7 +24,7 @@ class Settings:
 
     Attributes:
         rank: of the LoRA matrices.
-        targets: names of the attention layers that get them.
+        targets: the ends of names of the layers that get them.
         inside, outside: weights tau1 and tau2 of the loss within and outside of the mask.
         beta: weight of the regularization images' loss.
         steps, guidance_scale: of sampling.

@@ -140,7 +140,10 @@ class Rehearsal:
         # All steps of sampling take the same memory.
         once = settings | {"steps": 1} if "steps" in settings else settings
         photo = np.zeros((*self.size, 3), np.uint8)
-        request = Request(image=photo, placements=self._placements(), prompt="a", seed=0)
+        request = Request(
+            image=photo, placements=self._placements(), prompt="a", seed=0,
+            background="keep" if self.method.accepts.keeps else "free",
+        )  # fmt: skip
         with self._live() as live:
             kept: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
             if self.average:

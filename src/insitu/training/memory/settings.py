@@ -40,7 +40,7 @@ def plan_of(name: str, params: Params, gib: float | None) -> tuple[Plan, int, Ad
     method = find(name, getattr(own, name).model_dump())
     recipe = Recipe.of(own.recipe(shares={}, seed=params.seed))
     devices = Devices(**own.devices.model_dump())
-    precision = Precision(quantize=own.base.quantize, text=own.base.text)
+    precision = Precision.of(params.learning_base())
     checkpoint = params.models.sdxl_inpaint
     rehearsal = Rehearsal(
         lambda: InpaintBackbone.empty(checkpoint, precision=precision), method,

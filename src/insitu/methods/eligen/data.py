@@ -1,0 +1,67 @@
+"""What EliGen learns from: pictures of the base's own, with entities in words and boxes."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from insitu.methods import VALIDATION, Example, Placement, Request
+from insitu.methods.eligen.regions import scaled
+from insitu.randomness import rng_for
+from insitu.records import Record
+from insitu.records.engines import EntityPicture
+
+if TYPE_CHECKING:
+    from insitu.methods.eligen.method import Settings
+
+SETS: Mapping[str, type[Record]] = {"entities": EntityPicture}
+ENTITIES = "entities"
+"""The pool of what is learned from."""
+POOLS = {"train": ENTITIES, "validation": VALIDATION}
+
+
+def examples(
+    rows: Mapping[str, Sequence[Any]], settings: "Settings", *, size: int, seed: int
+) -> list[Example]:
+    """Each picture with its entities; of more than `settings.most`, those with the largest boxes.
+
+    The rows of the split `test` are left for `requests`.
+    """
+    return [
+        Example(
+            id=row.id,
+            image=scaled(row.image.array(), size, size),
+            prompt=row.prompt,
+            pool=POOLS[row.split],
+            placements=_placements(row, settings.most),
+        )
+        for row in rows[ENTITIES]
+        if row.split in POOLS
+    ]
+
+
+def requests(
+    rows: Mapping[str, Sequence[Any]], settings: "Settings", *, size: int, seed: int
+) -> list[Request]:
+    """The rows of the split `test`, asked for as whole pictures; their own gives only the size."""
+    return [
+        Request(
+            image=scaled(row.image.array(), size, size),
+            prompt=row.prompt,
+            placements=_placements(row, settings.most),
+            background="free",
+            seed=int(rng_for("eligen", seed, row.id).integers(2**31)),
+        )
+        for row in rows[ENTITIES]
+        if row.split == "test"
+    ]
+
+
+def _placements(row: EntityPicture, most: int) -> tuple[Placement, ...]:
+    def area(k: int) -> float:
+        box = row.entities[k].box
+        return (box.x1 - box.x0) * (box.y1 - box.y0)
+
+    largest = sorted(range(len(row.entities)), key=area, reverse=True)[:most]
+    return tuple(
+        Placement(box_xyxy01=row.entities[k].box.xyxy01, prompt=row.entities[k].prompt)
+        for k in sorted(largest)
+    )

@@ -1,0 +1,86 @@
+"""What Inpaint-Anywhere learns from: rows of BoundID."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from insitu.backbones.zoom import Window, box_mask, resized
+from insitu.methods import VALIDATION, Box, Example, Image, Placement, Request
+from insitu.methods.inpaint_anywhere.method import Settings
+from insitu.methods.inpaint_anywhere.painting import placeholder
+from insitu.records.engines import BoundId
+from insitu.records.engines import Reference as BankReference
+
+SETS = {"boundid": BoundId}
+LEARN = "boundid"
+CONTEXT = 0.2
+"""How much longer the square of a reference is than the box that it is seen in, as a share."""
+
+
+def examples(
+    rows: Mapping[str, Sequence[Any]], settings: Settings, *, size: int, seed: int
+) -> list[Example]:
+    """Kept rows of the split `train`, and those of `validation`."""
+    found = []
+    for row in _of(rows, "train", "validation"):
+        image = resized(row.image.array(), size, size)
+        placements = _placements(row, settings)
+        mask = np.zeros(image.shape[:2], np.uint8)
+        for placement in placements:
+            mask |= box_mask(placement.box_xyxy01, image)
+        found.append(
+            Example(
+                id=row.id, image=image, mask=mask, prompt=_prompt(row, settings),
+                placements=placements, pool=LEARN if row.split == "train" else VALIDATION,
+            )
+        )  # fmt: skip
+    return found
+
+
+def requests(
+    rows: Mapping[str, Sequence[Any]], settings: Settings, *, size: int, seed: int
+) -> list[Request]:
+    """Held-out pictures with their boxes to be filled anew."""
+    return [
+        Request(
+            image=resized(row.image.array(), size, size), placements=_placements(row, settings),
+            prompt=_prompt(row, settings), seed=seed + number,
+        )
+        for number, row in enumerate(_of(rows, "validation"))
+    ]  # fmt: skip
+
+
+def _of(rows: Mapping[str, Sequence[Any]], *splits: str) -> list[BoundId]:
+    return [row for row in rows["boundid"] if row.split in splits]
+
+
+def _placements(row: BoundId, settings: Settings) -> tuple[Placement, ...]:
+    return tuple(
+        Placement(box_xyxy01=_box(box), reference=_closer(reference), prompt=reference.category)
+        for box, reference in zip(row.boxes, row.references, strict=True)
+    )
+
+
+def _box(box: Any) -> Box:
+    assert box is not None  # filter A keeps no row without one
+    found: Box = box.xyxy01
+    return found
+
+
+def _closer(reference: BankReference) -> Image:
+    """The square around the thing, so that it fills the reference's tokens."""
+    image = reference.image.array()
+    window = Window.around(reference.box.xyxy01, image, context=CONTEXT)
+    return window.cut(image, window.side)
+
+
+def _prompt(row: BoundId, settings: Settings) -> str:
+    """The row's prompt with placeholders where it describes the identities."""
+    words = row.prompt
+    for number, reference in enumerate(row.references, start=1):
+        name = placeholder(number)
+        if settings.category:
+            name = f"{name} {reference.category}"
+        words = words.replace(reference.description, name, 1)
+    return words
