@@ -92,7 +92,7 @@ def test_the_page_says_what_failed_and_why(trial: tuned.Trial, tmp_path: Path) -
 
 def test_each_picture_is_measured_with_its_own_box_and_photo() -> None:
     def fill(requests: Sequence[Request]) -> list[np.ndarray]:
-        masks = [box_mask(r.box_xyxy01, r.image)[..., None] for r in requests]
+        masks = [box_mask(r.placements[0].box_xyxy01, r.image)[..., None] for r in requests]
         return [np.where(mask, mask, r.image) for mask, r in zip(masks, requests, strict=True)]
 
     found = tuned.trial(
