@@ -5,7 +5,6 @@ Needs no GPU and no weights.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +26,10 @@ from transformers import (
 
 from insitu import params
 from insitu.backbones import adapters
+from insitu.backbones.branches import of_conditions
 from insitu.backbones.flux import FluxBackbone
 from insitu.methods.anyphoto.faces import Modulation
+from insitu.methods.anyphoto.method import TARGETS
 from insitu.params import FluxCheckpoint
 from insitu.training.memory.rehearsal import Rehearsal
 from insitu.training.optimizers import Optimization
@@ -39,14 +40,15 @@ OPTIMIZER = Optimization(name="adamw", lr=1e-4)
 
 
 @pytest.mark.parametrize("targets", ["attention", "image"])
-def test_counts_on_flux_dev(checkpoints: dict[str, Path], targets: str) -> None:
+def test_counts_on_flux_dev(targets: str) -> None:
     """r (in + out) for each layer, at rank 64; the modulation of ArcFace's 512 numbers."""
-    method = method_of(checkpoints, PARAMS, targets=targets)
     with torch.device("meta"):
-        base: Any = SimpleNamespace(transformer=FluxTransformer2DModel(guidance_embeds=True))
-        config = LoraConfig(r=64, lora_alpha=64, target_modules=method._targets(base))
-        adapters.attach(base.transformer, config, "anyphoto")
-        mlp = Modulation(512, base.transformer.inner_dim)
+        dev = FluxTransformer2DModel(guidance_embeds=True)
+        config = LoraConfig(
+            r=64, lora_alpha=64, target_modules=of_conditions(dev, TARGETS[targets])
+        )
+        adapters.attach(dev, config, "anyphoto")
+        mlp = Modulation(512, dev.inner_dim)
     d = 3072
     attention, feed = 2 * d, 5 * d
     doubles, singles = 4 * attention, 3 * attention
@@ -57,7 +59,7 @@ def test_counts_on_flux_dev(checkpoints: dict[str, Path], targets: str) -> None:
         idle += feed + 6 * d
     embedder = 64 + d if targets == "image" else 0
     expected = 64 * (19 * doubles + 38 * singles - idle + embedder)
-    assert adapters.count(base.transformer, "anyphoto") == expected
+    assert adapters.count(dev, "anyphoto") == expected
     assert sum(p.numel() for p in mlp.parameters()) == 512 * d + d * d + 2 * d
 
 

@@ -97,10 +97,7 @@ def test_everything_that_is_to_learn_has_a_gradient(
     learned = dict(torch.nn.ModuleDict(method._learned(base)).named_parameters())
     given = told(base, method, example(placement(1), placement(2, RIGHT)))
     loss(base, method, given).sum().backward()
-    idle = [name for name, p in learned.items() if p.grad is None or not p.grad.any()]
-    # The last block's conditions are seen by keys and values alone.
-    last = f"single_transformer_blocks/{len(base.transformer.single_transformer_blocks) - 1}/"
-    assert all(last in name and ("to_q" in name or "proj" in name) for name in idle), idle
+    assert [name for name, p in learned.items() if p.grad is None or not p.grad.any()] == []
     assert any(name.startswith("position_encoder") for name in learned)
     rest = set(base.transformer.parameters()) - set(learned.values())
     assert not any(p.requires_grad for p in rest)

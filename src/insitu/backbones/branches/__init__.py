@@ -12,6 +12,20 @@ only what does not change from step to step is computed once and kept (`Cache`).
 
 from insitu.backbones.branches.cache import Cache
 from insitu.backbones.branches.layout import Branch, Layout, everything
-from insitu.backbones.branches.transformer import BranchTransformer, Inputs, branching
+from insitu.backbones.branches.transformer import (
+    BranchTransformer,
+    Inputs,
+    branching,
+    of_conditions,
+)
 
-__all__ = ["Branch", "BranchTransformer", "Cache", "Inputs", "Layout", "branching", "everything"]
+__all__ = [
+    "Branch",
+    "BranchTransformer",
+    "Cache",
+    "Inputs",
+    "Layout",
+    "branching",
+    "everything",
+    "of_conditions",
+]

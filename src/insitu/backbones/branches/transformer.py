@@ -19,7 +19,7 @@ from insitu.backbones.branches.cache import Cache, Following
 from insitu.backbones.branches.layers import of_branch, project
 from insitu.backbones.branches.layout import Layout, Pass, Stream
 
-Offsets = Mapping[str, Tensor]
+Named = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,22 +28,23 @@ class Inputs:
 
     Attributes:
         tokens: of each branch, [B, N, features, channels of packed latents or the model's width].
+            They, or offsets, may be what gives them, called within the transformer's pass: there a
+            part that was put into the transformer has its weights even where these are spread over
+            devices or offloaded.
         pooled: the pooled prompt, [B, P].
         t: [B] in [0, 1], 1 = noise.
         guidance: [B], for a transformer with a guidance embedding.
-        offsets: added to what modulations of `shifted` branches are made from, [B, D] by name; or
-            what gives them, called within the transformer's pass: there a part that was put into
-            the transformer has its weights even where these are spread over devices or offloaded.
+        offsets: added to what modulations of `shifted` branches are made from, [B, D] by name.
         beside: tokens that the output looks at beside the joint attention, [B, M, features], by the
             name of the layers in each double-stream block that read them and add to its stream.
     """
 
-    tokens: Mapping[str, Tensor]
+    tokens: Named | Callable[[], Named]
     pooled: Tensor
     t: Tensor
     guidance: Tensor | None = None
-    offsets: Offsets | Callable[[], Offsets] = field(default_factory=dict)
-    beside: Mapping[str, Tensor] = field(default_factory=dict)
+    offsets: Named | Callable[[], Named] = field(default_factory=dict)
+    beside: Named = field(default_factory=dict)
 
 
 def branching(transformer: Any) -> "BranchTransformer":
@@ -54,6 +55,20 @@ def branching(transformer: Any) -> "BranchTransformer":
     for block in transformer.single_transformer_blocks:
         block.__class__ = SingleBlock
     return cast(BranchTransformer, transformer)
+
+
+def of_conditions(transformer: Any, targets: str) -> str:
+    """A pattern of layers without those that only the output's tokens go through.
+
+    Of the last block other branches' keys and values alone are seen: an adapter of theirs on what
+    comes after would get no gradient, and a run of several processes would wait for it.
+    """
+    if singles := len(transformer.single_transformer_blocks):
+        last = rf"single_transformer_blocks\.{singles - 1}\.(attn\.to_q|proj_mlp|proj_out)"
+    else:
+        doubles = len(transformer.transformer_blocks)
+        last = rf"transformer_blocks\.{doubles - 1}\.(attn\.to_q|attn\.to_out\.0|ff\..*)"
+    return f"(?!({last})$)({targets})"
 
 
 class BranchTransformer(FluxTransformer2DModel):
@@ -77,19 +92,19 @@ class BranchTransformer(FluxTransformer2DModel):
         """
         if layout is None or inputs is None:
             return super().forward(*given, **options)
-        offsets = inputs.offsets() if callable(inputs.offsets) else inputs.offsets
-        blocks, through = self._kept(layout, inputs, offsets, cache)
+        tokens, offsets = _now(inputs.tokens), _now(inputs.offsets)
+        blocks, through = self._kept(layout, tokens, offsets, inputs.pooled, cache)
         vectors = self._vectors(through.joint, inputs)
         rows = {
             name: _rows(stream, vectors, offsets)
             for name, stream in vars(through).items()
             if name in ("text", "image", "joint")
         }
-        beside = {name: tokens.to(self.dtype) for name, tokens in inputs.beside.items()}
+        beside = {name: features.to(self.dtype) for name, features in inputs.beside.items()}
         run = Run(
             layout=layout, through=through, rows=rows, rotary=self._rotary(through), beside=beside
         )
-        text, image = self._embedded(through.text, inputs), self._embedded(through.image, inputs)
+        text, image = self._embedded(through.text, tokens), self._embedded(through.image, tokens)
         doubles = len(self.transformer_blocks)
         for double, kept in zip(self.transformer_blocks, blocks[:doubles], strict=True):
             text, image = self._through(double, text, image, run, kept)
@@ -106,24 +121,29 @@ class BranchTransformer(FluxTransformer2DModel):
         return project(self.proj_out, self.norm_out.norm(out) * (1 + scale) + shift, acting)
 
     def _kept(
-        self, layout: Layout, inputs: Inputs, offsets: Offsets, cache: Cache | None
+        self,
+        layout: Layout,
+        tokens: Named,
+        offsets: Named,
+        pooled: Tensor,
+        cache: Cache | None,
     ) -> tuple[list[Kept] | list[None], Pass]:
         """What each block keeps, and which branches are computed."""
         blocks = len(self.transformer_blocks) + len(self.single_transformer_blocks)
         if cache is None or not layout.frozen:
             return [None] * blocks, layout.whole
-        following = self._following(layout, inputs, offsets)
+        following = [pooled, *self._following(layout, tokens, offsets)]
         if cache.holds(following):
             return cache.blocks, layout.live
         cache.begin(following, blocks)
         return cache.blocks, layout.whole
 
-    def _following(self, layout: Layout, inputs: Inputs, offsets: Offsets) -> Following:
-        """All that frozen branches' keys and values follow from, but for the base."""
-        found: list[Tensor | str | float | None] = [inputs.pooled]
+    def _following(self, layout: Layout, tokens: Named, offsets: Named) -> Following:
+        """All that frozen branches' keys and values follow from, but for base and prompt."""
+        found: list[Tensor | str | float | None] = []
         for branch in layout.kept:
             found += [branch.name, ",".join(branch.adapters), branch.ids, branch.present]
-            found += [inputs.tokens[branch.name], offsets.get(branch.name)]
+            found += [tokens[branch.name], offsets.get(branch.name)]
             for name, mask in layout.sees[branch.name].items():
                 found += [name, mask]
         adapters = {adapter for branch in layout.kept for adapter in branch.adapters}
@@ -135,15 +155,15 @@ class BranchTransformer(FluxTransformer2DModel):
                     found += layer.lora_B[adapter].parameters()
         return found
 
-    def _embedded(self, stream: Stream, inputs: Inputs) -> Tensor:
+    def _embedded(self, stream: Stream, tokens: Named) -> Tensor:
         """Tokens at the transformer's width, [B, N, D]."""
         found = []
         for branch in stream.branches:
-            tokens = inputs.tokens[branch.name].to(self.dtype)
+            own = tokens[branch.name].to(self.dtype)
             if branch.space != "model":
                 layer = self.context_embedder if branch.space == "text" else self.x_embedder
-                tokens = project(layer, tokens, of_branch(branch.adapters))
-            found.append(tokens)
+                own = project(layer, own, of_branch(branch.adapters))
+            found.append(own)
         return torch.cat(found, 1)
 
     def _vectors(self, stream: Stream, inputs: Inputs) -> dict[bool, Tensor]:
@@ -176,7 +196,7 @@ class BranchTransformer(FluxTransformer2DModel):
         return block(*given)
 
 
-def _rows(stream: Stream, vectors: Mapping[bool, Tensor], offsets: Offsets) -> Tensor:
+def _rows(stream: Stream, vectors: Mapping[bool, Tensor], offsets: Named) -> Tensor:
     """[B, kinds, D]."""
     rows = []
     for branch in stream.kinds:
@@ -185,3 +205,7 @@ def _rows(stream: Stream, vectors: Mapping[bool, Tensor], offsets: Offsets) -> T
             vector = vector + offsets[branch.name].to(vector.dtype)
         rows.append(vector)
     return torch.stack(rows, 1)
+
+
+def _now(values: Named | Callable[[], Named]) -> Named:
+    return values() if callable(values) else values

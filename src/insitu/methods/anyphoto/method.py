@@ -11,7 +11,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from insitu.backbones import adapters
-from insitu.backbones.branches import Inputs, Layout
+from insitu.backbones.branches import Inputs, Layout, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
 from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Request, Told
@@ -117,7 +117,8 @@ class AnyPhoto:
         own, transformer = self.settings, backbone.transformer
         faces = self._analyser(backbone)
         self._rules(backbone)
-        config = LoraConfig(r=own.rank, lora_alpha=own.rank, target_modules=self._targets(backbone))
+        targets = of_conditions(transformer, TARGETS[own.targets])
+        config = LoraConfig(r=own.rank, lora_alpha=own.rank, target_modules=targets)
         learned: dict[str, nn.Module] = {"lora": adapters.attach(transformer, config, ADAPTER)}
         if own.modulated:
             numbers = int(faces.embedder.config.num_labels)
@@ -285,14 +286,6 @@ class AnyPhoto:
             face_cells=(alone, alone) if by_region else cells, isolated=own.isolated,
             shifted=hasattr(backbone.transformer, MODULATION), by_region=by_region,
         )  # fmt: skip
-
-    def _targets(self, backbone: FluxBackbone) -> str:
-        """Names of layers. Of the last block faces' keys and values alone are seen by the picture:
-        what comes after them would get no gradient.
-        """
-        last = len(backbone.transformer.single_transformer_blocks) - 1
-        idle = rf"single_transformer_blocks\.{last}\.(attn\.to_q|proj_mlp|proj_out)"
-        return f"(?!{idle})({TARGETS[self.settings.targets]})"
 
     def _analyser(self, backbone: FluxBackbone) -> FaceAnalyser:
         return analyser(self.settings.face, backbone.device)

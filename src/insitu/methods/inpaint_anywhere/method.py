@@ -10,7 +10,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from insitu.backbones import adapters
-from insitu.backbones.branches import Cache, Inputs, Layout
+from insitu.backbones.branches import Cache, Inputs, Layout, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
 from insitu.backbones.zoom import Window
 from insitu.errors import UserError
@@ -85,7 +85,7 @@ class InpaintAnywhere:
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
         """Put both adapters in, B at zero, and the position encoder."""
         for name, rank in self._ranks():
-            adapters.attach(backbone.transformer, self._lora(rank), name)
+            adapters.attach(backbone.transformer, self._lora(backbone, rank), name)
         if self.settings.placed:
             encoder = PositionEncoder(backbone.width, self.settings.frequencies)
             backbone.transformer.add_module(POSITION, encoder.to(backbone.device))
@@ -157,8 +157,8 @@ class InpaintAnywhere:
             present = present & ~told["dropped.condition"][:, None]
         layout = self._layout(backbone, told["boxes"], present, x_t)
         text = Text(told["text.tokens"], told["text.pooled"])
-        tokens = self._tokens(backbone, told["masked"], told["references"], told["boxes"], text)
-        v = self._velocity(backbone, layout, tokens, text, x_t, t, None)
+        tokens = _tokens(told["masked"], told["references"], text)
+        v = self._velocity(backbone, layout, tokens, told["boxes"], text, x_t, t, None)
         return {"flow": (v - (noise - z_0)).square().mean((1, 2, 3))}
 
     def paint(self, backbone: FluxBackbone, requests: Sequence[Request]) -> list[Image]:
@@ -203,33 +203,29 @@ class InpaintAnywhere:
         text = backbone.encode_text(tuple(request.prompt for request in requests))
         noise = backbone.noise([request.seed for request in requests], *images.shape[1:3])
         masked = backbone.encode(self._blanked(images, masks))
-        tokens = self._tokens(backbone, masked, encoded, boxes, text)
+        tokens = _tokens(masked, encoded, text)
         present = torch.ones(boxes.shape[:2], dtype=torch.bool, device=backbone.device)
         layout, cache = self._layout(backbone, boxes, present, noise), Cache()
         latents = backbone.sample(
             noise,
-            lambda x, t: self._velocity(backbone, layout, tokens, text, x, t, cache),
+            lambda x, t: self._velocity(backbone, layout, tokens, boxes, text, x, t, cache),
             steps=own.steps,
         )
         return backbone.pictures(latents)
 
-    def _tokens(
-        self, backbone: FluxBackbone, masked: Tensor, references: Tensor, boxes: Tensor, text: Text
-    ) -> dict[str, Tensor]:
-        """Of all branches but the picture's."""
-        tokens = {"text": text.tokens, "mask": pack(masked)}
-        for k in range(references.shape[1]):
-            tokens[f"reference{k}"] = pack(references[:, k])
-            if self.settings.placed:
-                tokens[f"position{k}"] = getattr(backbone.transformer, POSITION)(boxes[:, k])
-        return tokens
-
     def _velocity(
-        self, backbone: FluxBackbone, layout: Layout, tokens: Mapping[str, Tensor], text: Text,
-        x_t: Tensor, t: Tensor, cache: Cache | None,
+        self, backbone: FluxBackbone, layout: Layout, tokens: Mapping[str, Tensor], boxes: Tensor,
+        text: Text, x_t: Tensor, t: Tensor, cache: Cache | None,
     ) -> Tensor:  # fmt: skip
+        def every() -> dict[str, Tensor]:
+            placed = {}
+            if self.settings.placed:
+                encoder = getattr(backbone.transformer, POSITION)
+                placed = {f"position{k}": encoder(boxes[:, k]) for k in range(boxes.shape[1])}
+            return {**tokens, **placed, "image": pack(x_t)}
+
         given = Inputs(
-            tokens={**tokens, "image": pack(x_t)}, pooled=text.pooled, t=t,
+            tokens=every, pooled=text.pooled, t=t,
             guidance=torch.full_like(t, self.settings.guidance_scale if cache is not None else 1.0),
         )  # fmt: skip
         v = backbone.transformer(layout=layout, inputs=given, cache=cache)
@@ -273,8 +269,17 @@ class InpaintAnywhere:
         names = {"both": (IDENTITY, INPAINT), "inpaint": (INPAINT,)}.get(own.adapters, (IDENTITY,))
         return [(name, ranks[name]) for name in names]
 
-    def _lora(self, rank: int) -> LoraConfig:
-        return LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[self.settings.targets])
+    def _lora(self, backbone: FluxBackbone, rank: int) -> LoraConfig:
+        targets = of_conditions(backbone.transformer, TARGETS[self.settings.targets])
+        return LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
+
+
+def _tokens(masked: Tensor, references: Tensor, text: Text) -> dict[str, Tensor]:
+    """Of all branches but the picture's and the positions'."""
+    found = {"text": text.tokens, "mask": pack(masked)}
+    for k in range(references.shape[1]):
+        found[f"reference{k}"] = pack(references[:, k])
+    return found
 
 
 def _under(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
