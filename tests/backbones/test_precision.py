@@ -160,7 +160,7 @@ def test_the_flux_generator_says_in_its_name_how_it_is_quantized(
 ) -> None:
     own = FluxSettings(
         checkpoint=Checkpoint(path=str(flux)), device="cpu", dtype="bfloat16", size=16, steps=1,
-        guidance_scale=1.0, max_sequence_length=8, quantize=kind,
+        guidance_scale=1.0, true_cfg_scale=1.0, max_sequence_length=8, quantize=kind,
     )  # fmt: skip
     generator = FluxGenerator(own)
     assert generator.name == f"{FluxGenerator(replace(own, quantize='none')).name} {kind}"

@@ -169,7 +169,7 @@ def test_flux_draws_pairs_and_a_users_captions(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "captions.txt").write_text("a red mug\n\na blue cat on the grass\n")
-    few = {"steps": 1, "guidance_scale": 3.5, "max_sequence_length": 16}
+    few = {"steps": 1, "guidance_scale": 3.5, "true_cfg_scale": 2.0, "max_sequence_length": 16}
     params = settings(
         tmp_path,
         models={"flux": {"path": str(checkpoints["flux"]), "size": 16, "max_sequence_length": 16}},

@@ -104,6 +104,9 @@ class Flux(Settings):
 
     steps: Steps = Field(description="Sampling steps, 1 to 1000.")
     guidance_scale: Scale = Field(description="Distilled guidance, 1 to 30.")
+    true_cfg_scale: Scale = Field(
+        description="Classifier-free guidance, 1 to 30; 1 turns it off, more doubles the time."
+    )
     max_sequence_length: Annotated[int, Field(ge=16, le=512)] = Field(
         description="Tokens of the prompt, 16 to 512."
     )

@@ -88,6 +88,7 @@ class FluxSettings:
 
     Attributes:
         size: of a picture's sides, in pixels.
+        true_cfg_scale: of classifier-free guidance, away from the empty prompt; 1 turns it off.
         quantize, offload: as in `Precision`; `quantize_text` does the same to T5.
     """
 
@@ -97,6 +98,7 @@ class FluxSettings:
     size: int
     steps: int
     guidance_scale: float
+    true_cfg_scale: float
     max_sequence_length: int
     quantize: Quantize = "none"
     offload: Offload = "none"
@@ -136,6 +138,8 @@ class FluxGenerator:
         s = self.settings
         drawn = self._pipeline(
             list(prompts),
+            negative_prompt=[""] * len(prompts) if s.true_cfg_scale > 1 else None,
+            true_cfg_scale=s.true_cfg_scale,
             guidance_scale=s.guidance_scale,
             num_inference_steps=s.steps,
             max_sequence_length=s.max_sequence_length,
