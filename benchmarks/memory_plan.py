@@ -3,7 +3,7 @@
 Measured independently of the plan's own counting: the allocations and frees that torch's profiler
 sees during `fit` on a CPU, summed up, on top of the bytes of the loaded weights.
 
-    python -m benchmarks.memory_plan          # the nano base, 9 runs, a few minutes
+    python -m benchmarks.memory_plan          # the nano base, 12 runs, a few minutes
     python -m benchmarks.memory_plan sdxl     # what SDXL inpainting would take, by shape alone
 """
 
@@ -42,12 +42,12 @@ METHOD: dict[str, Any] = {
 FACTS = {"photos": "random"}
 DEFAULT = {
     "batch": 4, "rank": 4, "optimizer": "adamw", "average": None, "accumulate": 1, "pictures": 1,
-    "recompute": False,
+    "recompute": False, "dtype": "float32",
 }  # fmt: skip
 CASES: list[dict[str, Any]] = [
     {}, {"batch": 1}, {"batch": 8}, {"rank": 16}, {"optimizer": "prodigy"}, {"optimizer": "muon"},
     {"average": 0.9}, {"batch": 8, "accumulate": 2}, {"rank": 64, "average": 0.9},
-    {"recompute": True}, {"batch": 1, "pictures": 8},
+    {"recompute": True}, {"batch": 1, "pictures": 8}, {"dtype": "bfloat16"},
 ]  # fmt: skip
 
 
@@ -62,9 +62,11 @@ def recipe(case: dict[str, Any]) -> Recipe:
 
 def measured(case: dict[str, Any], folder: Path) -> tuple[int, int]:
     """Bytes of the loaded weights, and the most that a run allocated on top of them."""
-    backbone = InpaintBackbone.load(NANO, device=CPU)
+    backbone = InpaintBackbone.load(
+        NANO, device=CPU, precision=Precision.of({"dtype": case["dtype"]})
+    )
     method = find("dreammix", METHOD | {"rank": case["rank"]})
-    target = folder / "encoded"
+    target = folder / case["dtype"]
     if not target.exists():
         encode(method, backbone, _examples(backbone.size), target, facts=FACTS, root=folder / "w")
     photo = np.full((backbone.size, backbone.size, 3), 90, np.uint8)
@@ -104,14 +106,15 @@ def allocations() -> Iterator[list[int]]:
 
 
 def predicted(case: dict[str, Any]) -> Plan:
-    own = recipe(case)
+    own, precision = recipe(case), Precision.of({"dtype": case["dtype"]})
     rehearsal = Rehearsal(
-        lambda: InpaintBackbone.empty(NANO), find("dreammix", METHOD | {"rank": case["rank"]}),
+        lambda: InpaintBackbone.empty(NANO, precision=precision),
+        find("dreammix", METHOD | {"rank": case["rank"]}),
         optimizer=own.optimizer, average=own.average is not None,
     )  # fmt: skip
     run = Run(
         batch=own.batch, pictures=case["pictures"], devices=Devices(accumulate=case["accumulate"]),
-        precision=Precision(), device=CPU, recompute=case["recompute"],
+        precision=precision, device=CPU, recompute=case["recompute"],
     )  # fmt: skip
     return predict(rehearsal, run)
 
@@ -143,7 +146,7 @@ def nano() -> None:
                 f"| {said} | {plan.phase} | {plan.peak / 2**20:.2f} | {both / 2**20:.2f}"
                 f" | {plan.peak / both:.3f} | {(plan.peak - frozen) / on_top:.3f} |", flush=True,
             )  # fmt: skip
-    print("\nMiB of 2^20 bytes, on a CPU in float32.")
+    print("\nMiB of 2^20 bytes, on a CPU, in float32 where nothing else is said.")
 
 
 def sdxl_pipeline() -> Any:
