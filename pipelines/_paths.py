@@ -5,6 +5,7 @@ from pathlib import Path
 SUBJECTS = Path("data/subjects")
 ENCODED = Path("data/encoded")
 ADAPTERS = Path("data/adapters")
+TRAINED = Path("data/trained")
 MANIFEST = ADAPTERS / "manifest.json"
 TUNED_PAGE = Path("reports/tuned")
 METRICS = Path("reports/metrics.json")

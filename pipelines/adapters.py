@@ -59,7 +59,7 @@ class _Bench:
         self.setup = Setup(
             method=_tuning.method(params),
             base=Base(**checkpoint.model_dump(), weights_digest=base_digest(checkpoint)),
-            precision=params.learning_base(),
+            precision=params.learning_base(own),
             device=params.device,
             recipe=Recipe.of(own.recipe(shares=shares, seed=params.seed)),
             devices=Devices(**own.devices.model_dump()),
@@ -73,18 +73,20 @@ class _Bench:
         from insitu.registry.store import Store
         from insitu.training.benchmark import Benchmark
         from insitu.training.run_logger import RunLogger, parent_run
-        from insitu.training.tune import Subject, input_digest, tune
+        from insitu.training.tune import Source, Subject, input_digest, tune
 
         rows = _tuning.rows(name)
-        subject = Subject(
-            name=name,
-            class_word=rows[0][0].class_word,
-            identifier=_tuning.identifier(self.params, rows[0]),
+        source = Source(
+            subject=Subject(
+                name=name,
+                class_word=rows[0][0].class_word,
+                identifier=_tuning.identifier(self.params, rows[0]),
+            ),
             encoded=ENCODED / "subjects" / name,
             facts=_tuning.facts(self.params, rows),
             requests=_tuning.requests(rows[0], self.params),
         )
-        wanted = input_digest(subject, self.setup)
+        wanted = input_digest(source, self.setup)
         if _finished(ADAPTERS / name) == wanted:
             print(f"{name}: unchanged")
             return
@@ -96,7 +98,7 @@ class _Bench:
         tags = {"subject": name, "input": wanted}
         models = self.params.models
         package = tune(
-            subject, ADAPTERS / name, self.setup, show=True,
+            source, ADAPTERS / name, self.setup, show=True,
             logger=RunLogger(self.store, name, tags, parent=self.parent),
             benchmark=Benchmark(
                 Reference.of(rows[0]).photos,
@@ -114,7 +116,7 @@ class _Bench:
         return InpaintBackbone.load(
             self.params.models.sdxl_inpaint,
             device=choose_device(self.params.device),
-            precision=Precision.of(self.params.learning_base()),
+            precision=Precision.of(self.params.learning_base(self.params.tune)),
         )
 
 

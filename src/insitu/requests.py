@@ -112,6 +112,7 @@ class Accepts:
         free: it can paint whole pictures, of which the photo gives only the size.
         keeps: it can leave what is outside of the placements as it is.
         style: it heeds a picture that the whole is to be like.
+        prompt: one that it takes, with the most placements.
     """
 
     placements: tuple[int, int]
@@ -121,6 +122,7 @@ class Accepts:
     free: bool = False
     keeps: bool = True
     style: bool = False
+    prompt: str = "a"
     said: Mapping[str, str] = field(
         default_factory=lambda: {
             "mask": "a mask", "reference": "a reference picture", "prompt": "a prompt of its own",

@@ -64,7 +64,7 @@ def test_rows_become_examples_with_their_own_faces_and_others(rows: dict[str, An
     assert data_of("anyphoto").SETS == SETS == {"groups": Group, "faces": BankFace}
     photos = [row for row in rows["groups"] if row.split != "test"]
     assert {row.split for row in photos} == {"train", "validation"}
-    made = examples(rows, SETTINGS, size=64, seed=0)
+    made = list(examples(rows, SETTINGS, size=64, seed=0))
     assert [one.id for one in made] == [row.id for row in photos]
     for one, row in zip(made, photos, strict=True):
         assert one.image.shape == (64, 64, 3) and one.mask is None
@@ -78,14 +78,14 @@ def test_rows_become_examples_with_their_own_faces_and_others(rows: dict[str, An
             assert len(placement.others) == len(bank) == 2
             for other, known in zip(placement.others, bank, strict=True):
                 assert np.array_equal(other.image, known.image.array())
-    assert examples(rows, SETTINGS, size=64, seed=0)[0].placements[0].box_xyxy01 == (
+    assert next(examples(rows, SETTINGS, size=64, seed=0)).placements[0].box_xyxy01 == (
         made[0].placements[0].box_xyxy01
     )
 
 
 def test_held_out_photos_are_asked_for_with_references_from_the_bank(rows: dict[str, Any]) -> None:
     held_out = [row for row in rows["groups"] if row.split == "validation"]
-    asked = requests(rows, SETTINGS, size=64, seed=5)
+    asked = list(requests(rows, SETTINGS, size=64, seed=5))
     assert len(asked) == len(held_out) > 0
     assert [request.seed for request in asked] == [5 + k for k in range(len(held_out))]
     for request, row in zip(asked, held_out, strict=True):
@@ -98,10 +98,10 @@ def test_held_out_photos_are_asked_for_with_references_from_the_bank(rows: dict[
 
 def test_what_cannot_be_learned_from_is_refused_whole(rows: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"photos show more than 1 faces.*anyphoto\.faces to"):
-        examples(rows, SimpleNamespace(faces=1), size=64, seed=0)
+        list(examples(rows, SimpleNamespace(faces=1), size=64, seed=0))
     with pytest.raises(UserError, match="no picture of that identity"):
-        requests({**rows, "faces": []}, SETTINGS, size=64, seed=0)
-    without = examples({**rows, "faces": []}, SETTINGS, size=64, seed=0)
+        list(requests({**rows, "faces": []}, SETTINGS, size=64, seed=0))
+    without = list(examples({**rows, "faces": []}, SETTINGS, size=64, seed=0))
     assert all(not p.others for one in without for p in one.placements)
 
 
@@ -129,7 +129,7 @@ def test_squares_hold_every_face_and_landmarks_stay_where_they_are(
     if window.side == min(height, width):  # within the photo unless faces are too far apart
         assert window.left >= 0 and window.left + window.side <= width
         assert window.top >= 0 and window.top + window.side <= height
-    one = examples({"groups": [row], "faces": []}, SETTINGS, size=32, seed=seed)[0]
+    one = next(examples({"groups": [row], "faces": []}, SETTINGS, size=32, seed=seed))
     for face, placement in zip(faces, one.placements, strict=True):
         back = np.array(placement.landmarks_xy01) * window.side + (window.left, window.top)
         assert np.allclose(np.ravel(back / (width, height)), face.landmarks)

@@ -19,7 +19,7 @@ from insitu.params import Checkpoint
 from insitu.registry.package import Base
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.recipe import Devices, Watch
-from insitu.training.tune import Setup, Subject, input_digest, tune
+from insitu.training.tune import Setup, Source, Subject, input_digest, tune
 from insitu.work import work_folder
 from tests.training.runs import (
     FACTS,
@@ -36,12 +36,12 @@ from tests.training.runs import (
 __all__ = ["base", "encoded"]
 
 
-def make(base: str, encoded: Path, **changed: object) -> tuple[Subject, Setup]:
+def make(base: str, encoded: Path, **changed: object) -> tuple[Source, Setup]:
     backbone = load(base)
     digest = base_digest(Checkpoint(path=base))
-    subject = Subject(
-        name="a", class_word="mug", identifier="sks", encoded=encoded, facts=FACTS,
-        requests=[request()],
+    source = Source(
+        subject=Subject(name="a", class_word="mug", identifier="sks"), encoded=encoded,
+        facts=FACTS, requests=[request()],
     )  # fmt: skip
     values = {
         "method": METHOD, "precision": {"dtype": "float32"}, "device": "cpu",
@@ -49,42 +49,42 @@ def make(base: str, encoded: Path, **changed: object) -> tuple[Subject, Setup]:
         "recipe": replace(RECIPE, steps=7), "devices": Devices(),
         "watch": Watch(validate=4, save=2), "backbone": lambda: backbone,
     } | changed  # fmt: skip
-    return subject, Setup(**values)
+    return source, Setup(**values)
 
 
 def test_a_stopped_one_continues_to_the_same_package(
     base: str, encoded: Path, tmp_path: Path
 ) -> None:
-    subject, setup = make(base, encoded)
-    whole = tune(subject, tmp_path / "whole", setup, root=tmp_path / "a")
+    source, setup = make(base, encoded)
+    whole = tune(source, tmp_path / "whole", setup, root=tmp_path / "a")
     with stopping_at(5):
-        tune(subject, tmp_path / "torn", setup, root=tmp_path / "b")
+        tune(source, tmp_path / "torn", setup, root=tmp_path / "b")
     assert not (tmp_path / "torn").exists()
     with stopping_at(6):  # from step 4, where it was saved
-        tune(subject, tmp_path / "torn", setup, root=tmp_path / "b")
-    torn = tune(subject, tmp_path / "torn", setup, root=tmp_path / "b")
+        tune(source, tmp_path / "torn", setup, root=tmp_path / "b")
+    torn = tune(source, tmp_path / "torn", setup, root=tmp_path / "b")
     assert torn.digest == whole.digest
     curves = [(p.folder / "validation.jsonl").read_text() for p in (torn, whole)]
     assert curves[0] == curves[1]
     assert [json.loads(line)["step"] for line in curves[0].splitlines()] == [0, 4]
-    assert torn.run()["input_digest"] == input_digest(subject, setup)
+    assert torn.run()["input_digest"] == input_digest(source, setup)
 
 
 def test_what_decides_an_adapter_is_in_its_digest_and_nothing_else(
     base: str, encoded: Path
 ) -> None:
-    subject, setup = make(base, encoded)
-    known = input_digest(subject, setup)
+    source, setup = make(base, encoded)
+    known = input_digest(source, setup)
     for same in (
         replace(setup, watch=Watch(validate=1, save=1)),
         replace(setup, devices=Devices(count=2, strategy="fsdp", accumulate=2)),
     ):
-        assert input_digest(subject, same) == known
+        assert input_digest(source, same) == known
     others = [
-        input_digest(replace(subject, facts={"photos": "q"}), setup),
-        input_digest(subject, replace(setup, recipe=replace(RECIPE, steps=8))),
-        input_digest(subject, replace(setup, method=find("dreammix", SETTINGS | {"rank": 3}))),
-        input_digest(subject, replace(setup, precision={"dtype": "float32", "quantize": "nf4"})),
+        input_digest(replace(source, facts={"photos": "q"}), setup),
+        input_digest(source, replace(setup, recipe=replace(RECIPE, steps=8))),
+        input_digest(source, replace(setup, method=find("dreammix", SETTINGS | {"rank": 3}))),
+        input_digest(source, replace(setup, precision={"dtype": "float32", "quantize": "nf4"})),
     ]
     assert len({known, *others}) == 5
 

@@ -9,7 +9,7 @@ Training, evaluation and serving know these verbs only:
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -107,24 +107,26 @@ class Data(Protocol):
 
     Attributes:
         SETS: record types by the name of the data set that they are read from.
+        LEARN: the pool of what is learned from.
     """
 
     SETS: Mapping[str, type[Record]]
+    LEARN: str
 
     def examples(
-        self, rows: Mapping[str, Sequence[Any]], settings: Any, *, size: int, seed: int
-    ) -> list[Example]:
+        self, rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int
+    ) -> Iterator[Example]:
         """What is learned from, and examples of the pool `VALIDATION`; pictures have `size`.
 
         Args:
-            rows: kept ones, by data set.
+            rows: kept ones, by data set; they may be gone through again.
             settings: the method's.
         """
         ...
 
     def requests(
-        self, rows: Mapping[str, Sequence[Any]], settings: Any, *, size: int, seed: int
-    ) -> list[Request]:
+        self, rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int
+    ) -> Iterator[Request]:
         """Held-out rows as they would be asked for, in the order of the rows."""
         ...
 

@@ -48,6 +48,7 @@ from insitu.params.gallery import Gallery
 from insitu.params.inpaint_anywhere import InpaintAnywhere
 from insitu.params.sources import Pictures
 from insitu.params.spine import Evaluate, Painting, Registry, Regularization, Subjects, Tune
+from insitu.params.training import Training
 
 __all__ = [
     "Checkpoint",
@@ -123,9 +124,30 @@ class Params(Settings):
             raise offload_on_cpu(f"`offload` is {painting.offload} on cpu.")
         return painting
 
-    def learning_base(self) -> dict[str, Any]:
+    def learned(self, method: str) -> tuple[dict[str, Any], Training]:
+        """A method's own settings, plain values by name, and how it is trained.
+
+        Raises:
+            UserError: there is no block of that name.
+        """
+        if method == self.tune.method:
+            own: Any = getattr(self.tune, method)
+            return own.model_dump(), self.tune
+        group = getattr(self, method, None)
+        training = getattr(group, "train", None)
+        if not isinstance(training, Training) or group is None:
+            fields = type(self).model_fields
+            known = [name for name in fields if hasattr(getattr(self, name), "train")]
+            raise UserError(
+                f"The method {method!r} was asked for.",
+                "params.yaml has no block for it, so it would be trained with nothing.",
+                f"Use one of: {', '.join([self.tune.method, *known])}.",
+            )
+        return group.model_dump(exclude={"train"}), training
+
+    def learning_base(self, training: Training) -> dict[str, Any]:
         """How the frozen base is held that an adapter learns on; plain values by name."""
-        return {"dtype": self.dtype, **self.tune.base.model_dump()}
+        return {"dtype": self.dtype, **training.base.model_dump()}
 
     def painting_base(self) -> dict[str, Any]:
         """How the base is held where it only paints; plain values by name."""

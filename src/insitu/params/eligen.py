@@ -1,6 +1,6 @@
 """Settings of EliGen: entities in words, each in a region of any shape."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,10 +39,6 @@ class EliGen(Settings):
         description="Of what it adds, 0 to 10; 0 = nothing."
     )
     train: Training = Field(description="How it is trained.")
-
-    def method(self) -> dict[str, Any]:
-        """The method's own settings, as plain values by name."""
-        return self.model_dump(exclude={"train"})
 
     @model_validator(mode="after")
     def _teaches(self) -> Self:

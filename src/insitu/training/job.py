@@ -26,7 +26,7 @@ class Job:
 
     Attributes:
         method, settings: by name, as in params.yaml.
-        checkpoint: path and revision of the base.
+        checkpoint: path and revision of the base, and the sizes that it is used at.
         device: auto, cpu or cuda.
         precision: of the base, as `backbones.precision.Precision.of` takes it.
         encoded, facts: the examples' folder, and what it must have been encoded from.
@@ -91,11 +91,10 @@ def _work(job: Job) -> None:
     import diffusers
     import transformers
 
+    from insitu.backbones import bases
     from insitu.backbones.loading import choose_device
     from insitu.backbones.precision import Precision
-    from insitu.backbones.unet import InpaintBackbone
     from insitu.methods import find
-    from insitu.params import Checkpoint
     from insitu.registry.store import Store
     from insitu.training import requests
     from insitu.training.fit import fit
@@ -118,11 +117,12 @@ def _work(job: Job) -> None:
     precision = Precision.of(job.precision)
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
+    method = find(job.method, job.settings)
     with quiet():
-        checkpoint = Checkpoint(**job.checkpoint)
-        backbone = InpaintBackbone.load(checkpoint, device=device, precision=precision)
+        checkpoint = bases.checkpoint_of(method.base, job.checkpoint)
+        backbone = bases.load(method.base, checkpoint, device=device, precision=precision)
     fit(
-        find(job.method, job.settings),
+        method,
         backbone,
         encoded,
         requests.load(work / REQUESTS),

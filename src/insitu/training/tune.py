@@ -1,4 +1,4 @@
-"""From a subject's encoded photos to its adapter package, published as a whole."""
+"""From encoded examples to an adapter package, published as a whole."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,30 @@ class Subject:
     """Whose adapter it is.
 
     Attributes:
-        identifier: what stands before the class word where a prompt means the subject.
-        encoded: the folder of its encoded examples.
-        facts: what they must have been encoded from.
-        requests: what is painted to see how it goes.
+        class_word: what kind of thing it is.
+        identifier: what stands for it in a prompt.
     """
 
     name: str
     class_word: str
     identifier: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What an adapter is learned from.
+
+    Attributes:
+        encoded: the folder of the encoded examples.
+        facts: what they must have been encoded from.
+        requests: what is painted to see how it goes.
+        subject: the one it is of; None for an adapter that serves every subject.
+    """
+
     encoded: Path
     facts: Facts
     requests: Sequence[Request]
+    subject: Subject | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,7 @@ class Setup:
 
     Attributes:
         base: the checkpoint, by the digest of its weights.
+        sizes: that the base is used at, as its settings have them; empty = its own.
         precision: how the base is held, the dtype by name.
         device: auto, cpu or cuda.
         backbone: loads the base, once; not called when other processes train.
@@ -68,13 +81,14 @@ class Setup:
     devices: Devices
     watch: Watch
     backbone: Callable[[], Any]
+    sizes: dict[str, int] = field(default_factory=dict)
     tracking_uri: str | None = None
     threads: int | None = None
 
     def behaviour(self) -> dict[str, Any]:
         """All that decides an adapter, apart from its examples and the base."""
         settings = {"plan": self.recipe.facts(), "method": asdict(self.method.settings)}
-        return settings | {"precision": self.precision}
+        return settings | {"precision": self.precision, "sizes": self.sizes}
 
     def facts(self) -> dict[str, Any]:
         """The same, and the method, the base and the code."""
@@ -91,9 +105,9 @@ class Setup:
         return _digest(self.facts())
 
 
-def input_digest(subject: Subject, setup: Setup) -> str:
-    """What a subject's adapter follows from; a finished one with this digest is kept."""
-    return _digest({"examples": dict(subject.facts), **setup.facts()})
+def input_digest(source: Source, setup: Setup) -> str:
+    """What an adapter follows from; a finished one with this digest is kept."""
+    return _digest({"examples": dict(source.facts), **setup.facts()})
 
 
 def _digest(facts: dict[str, Any]) -> str:
@@ -101,7 +115,7 @@ def _digest(facts: dict[str, Any]) -> str:
 
 
 def tune(
-    subject: Subject,
+    source: Source,
     target: Path,
     setup: Setup,
     *,
@@ -110,20 +124,20 @@ def tune(
     show: bool = False,
     root: Path | None = None,
 ) -> Package:
-    """Tune on one subject and publish its package at `target`.
+    """Train an adapter and publish its package at `target`.
 
     Interrupted anywhere, the next call continues from the last checkpoint and ends with the very
     weights that an uninterrupted run has on the same machine and as many devices.
 
     Args:
-        benchmark: scores what is painted while it is tuned.
+        benchmark: scores what is painted while it is trained.
 
     Raises:
-        UserError: another process tunes this subject, its examples were encoded from something
+        UserError: another process trains this adapter, its examples were encoded from something
             else, or what `fit` and `launch` refuse.
     """
-    digest = input_digest(subject, setup)
-    encoded = Encoded.open(subject.encoded, subject.facts)
+    digest = input_digest(source, setup)
+    encoded = Encoded.open(source.encoded, source.facts)
     place = {} if root is None else {"root": root}
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(work_folder("tune", digest, **place))
@@ -133,17 +147,17 @@ def tune(
             logger.tell(_flat(setup.behaviour()))
         if setup.devices.ranks == 1:
             fit(
-                setup.method, setup.backbone(), encoded, subject.requests, recipe=setup.recipe,
+                setup.method, setup.backbone(), encoded, source.requests, recipe=setup.recipe,
                 devices=setup.devices, watch=setup.watch, work=work, logger=logger,
                 score=benchmark, show=show,
             )  # fmt: skip
         else:
-            files.save(subject.requests, work / REQUESTS)
+            files.save(source.requests, work / REQUESTS)
             if benchmark is not None:
                 benchmark.save(work / BENCHMARK)
-            launch(_job(subject, setup, work, logger, benchmark))
+            launch(_job(source, setup, work, logger, benchmark))
         with replacing(target) as fresh:
-            card = _write(subject, setup, work, fresh)
+            card = _write(source, setup, work, fresh)
             facts = {
                 "input_digest": digest, "digest": card.digest, "host": socket.gethostname(),
                 "seconds": round(time.monotonic() - started, 1),
@@ -157,7 +171,7 @@ def tune(
 
 
 def _job(
-    subject: Subject,
+    source: Source,
     setup: Setup,
     work: Path,
     logger: RunLogger | None,
@@ -165,9 +179,11 @@ def _job(
 ) -> Job:
     return Job(
         method=setup.method.name, settings=asdict(setup.method.settings),
-        checkpoint={"path": setup.base.path, "revision": setup.base.revision},
-        device=setup.device, precision=setup.precision, encoded=str(subject.encoded),
-        facts=dict(subject.facts), recipe=setup.recipe, devices=setup.devices, watch=setup.watch,
+        checkpoint={
+            "path": setup.base.path, "revision": setup.base.revision, **setup.sizes
+        },
+        device=setup.device, precision=setup.precision, encoded=str(source.encoded),
+        facts=dict(source.facts), recipe=setup.recipe, devices=setup.devices, watch=setup.watch,
         work=str(work), tracking_uri=setup.tracking_uri, threads=setup.threads,
         run=(logger.run_name, str(logger.run_id)) if logger is not None else None,
         benchmark=str(work / BENCHMARK) if benchmark is not None else None,
@@ -183,16 +199,17 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _write(subject: Subject, setup: Setup, work: Path, folder: Path) -> Card:
+def _write(source: Source, setup: Setup, work: Path, folder: Path) -> Card:
     for name, kept in ((ADAPTER, WEIGHTS), (PREVIEW, PREVIEW), (CURVE, CURVE)):
         shutil.copy(work / name, folder / kept)
+    own = source.subject
     card = Card(
         method=setup.method.name,
-        subject=subject.name,
-        class_word=subject.class_word,
-        identifier=subject.identifier,
+        subject=own.name if own else None,
+        class_word=own.class_word if own else None,
+        identifier=own.identifier if own else None,
         base=setup.base,
-        data_digest=digest_of(subject.facts),
+        data_digest=digest_of(source.facts),
         settings=setup.behaviour(),
         seed=setup.recipe.seed,
         weights_sha256=file_digest(folder / WEIGHTS),

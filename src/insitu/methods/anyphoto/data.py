@@ -1,6 +1,6 @@
 """What AnyPhoto learns from: group photos, and the bank of faces of who is on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Person(Placement):
 class Bank:
     """Portraits by identity, each decoded once."""
 
-    def __init__(self, rows: Sequence[BankFace]) -> None:
+    def __init__(self, rows: Iterable[BankFace]) -> None:
         self._rows: dict[str, list[BankFace]] = {}
         for row in rows:
             self._rows.setdefault(row.identity, []).append(row)
@@ -57,47 +57,44 @@ class Bank:
 
 
 def examples(
-    rows: Mapping[str, Sequence[Any]], settings: Any, *, size: int, seed: int
-) -> list[Example]:
+    rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int
+) -> Iterator[Example]:
     """Kept photos of the split `train`, and those of `validation`: a square of each with all faces.
 
     Raises:
         UserError: photos show more faces than the method takes.
     """
-    photos = _of(rows, "train", "validation")
-    crowded = [row.id for row in photos if len(row.faces) > settings.faces]
+    faces = {row.id: len(row.faces) for row in _of(rows, "train", "validation")}
+    crowded = [id for id, count in faces.items() if count > settings.faces]
     if crowded:
-        largest = max(len(row.faces) for row in photos)
+        largest = max(faces.values())
         raise UserError(
             f"{len(crowded)} photos show more than {settings.faces} faces, first {crowded[0]}.",
             "A face without its reference would teach that references need not be followed.",
             f"Set anyphoto.faces to {largest}, or leave those photos out of the groups.",
         )
     bank = Bank(rows["faces"])
-    return [
-        Example(
+    for row in _of(rows, "train", "validation"):
+        photo = row.image.array()
+        window = square(row, photo, seed)
+        yield Example(
             id=row.id,
             image=window.cut(photo, size),
             prompt=row.prompt,
             pool=LEARN if row.split == "train" else VALIDATION,
             placements=tuple(_person(face, photo, window, bank) for face in row.faces),
         )
-        for row in photos
-        for photo in [row.image.array()]
-        for window in [square(row, photo, seed)]
-    ]
 
 
 def requests(
-    rows: Mapping[str, Sequence[Any]], settings: Any, *, size: int, seed: int
-) -> list[Request]:
+    rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int
+) -> Iterator[Request]:
     """Held-out photos to be made anew, with landmarks as they are and references from the bank.
 
     Raises:
         UserError: the bank has no face of someone.
     """
     bank = Bank(rows["faces"])
-    found = []
     for number, row in enumerate(_of(rows, "validation")):
         photo = row.image.array()
         window = square(row, photo, seed)
@@ -118,13 +115,10 @@ def requests(
                     reference_landmarks_xy01=references[0].landmarks_xy01,
                 )
             )
-        found.append(
-            Request(
-                image=window.cut(photo, size), placements=tuple(placements), prompt=row.prompt,
-                seed=seed + number, background="free",
-            )
+        yield Request(
+            image=window.cut(photo, size), placements=tuple(placements), prompt=row.prompt,
+            seed=seed + number, background="free",
         )  # fmt: skip
-    return found
 
 
 def square(row: Group, photo: Image, seed: int) -> Window:
@@ -148,8 +142,8 @@ def square(row: Group, photo: Image, seed: int) -> Window:
     return Window(left=start[0], top=start[1], side=side)
 
 
-def _of(rows: Mapping[str, Sequence[Any]], *splits: str) -> list[Group]:
-    return [row for row in rows["groups"] if row.split in splits]
+def _of(rows: Mapping[str, Iterable[Any]], *splits: str) -> Iterator[Group]:
+    return (row for row in rows["groups"] if row.split in splits)
 
 
 def _person(face: Face, photo: Image, window: Window, bank: Bank) -> Person:

@@ -1,6 +1,6 @@
 """What EliGen learns from: pictures of the base's own, with entities in words and boxes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from insitu.methods import VALIDATION, Example, Placement, Request
@@ -13,46 +13,42 @@ if TYPE_CHECKING:
     from insitu.methods.eligen.method import Settings
 
 SETS: Mapping[str, type[Record]] = {"entities": EntityPicture}
-ENTITIES = "entities"
+LEARN = "entities"
 """The pool of what is learned from."""
-POOLS = {"train": ENTITIES, "validation": VALIDATION}
+POOLS = {"train": LEARN, "validation": VALIDATION}
 
 
 def examples(
-    rows: Mapping[str, Sequence[Any]], settings: "Settings", *, size: int, seed: int
-) -> list[Example]:
+    rows: Mapping[str, Iterable[Any]], settings: "Settings", *, size: int, seed: int
+) -> Iterator[Example]:
     """Each picture with its entities; of more than `settings.most`, those with the largest boxes.
 
     The rows of the split `test` are left for `requests`.
     """
-    return [
-        Example(
-            id=row.id,
-            image=scaled(row.image.array(), size, size),
-            prompt=row.prompt,
-            pool=POOLS[row.split],
-            placements=_placements(row, settings.most),
-        )
-        for row in rows[ENTITIES]
-        if row.split in POOLS
-    ]
+    for row in rows["entities"]:
+        if row.split in POOLS:
+            yield Example(
+                id=row.id,
+                image=scaled(row.image.array(), size, size),
+                prompt=row.prompt,
+                pool=POOLS[row.split],
+                placements=_placements(row, settings.most),
+            )
 
 
 def requests(
-    rows: Mapping[str, Sequence[Any]], settings: "Settings", *, size: int, seed: int
-) -> list[Request]:
+    rows: Mapping[str, Iterable[Any]], settings: "Settings", *, size: int, seed: int
+) -> Iterator[Request]:
     """The rows of the split `test`, asked for as whole pictures; their own gives only the size."""
-    return [
-        Request(
-            image=scaled(row.image.array(), size, size),
-            prompt=row.prompt,
-            placements=_placements(row, settings.most),
-            background="free",
-            seed=int(rng_for("eligen", seed, row.id).integers(2**31)),
-        )
-        for row in rows[ENTITIES]
-        if row.split == "test"
-    ]
+    for row in rows["entities"]:
+        if row.split == "test":
+            yield Request(
+                image=scaled(row.image.array(), size, size),
+                prompt=row.prompt,
+                placements=_placements(row, settings.most),
+                background="free",
+                seed=int(rng_for("eligen", seed, row.id).integers(2**31)),
+            )
 
 
 def _placements(row: EntityPicture, most: int) -> tuple[Placement, ...]:

@@ -1,6 +1,6 @@
 """What Inpaint-Anywhere learns from: rows of BoundID."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,40 +19,34 @@ CONTEXT = 0.2
 
 
 def examples(
-    rows: Mapping[str, Sequence[Any]], settings: Settings, *, size: int, seed: int
-) -> list[Example]:
+    rows: Mapping[str, Iterable[Any]], settings: Settings, *, size: int, seed: int
+) -> Iterator[Example]:
     """Kept rows of the split `train`, and those of `validation`."""
-    found = []
     for row in _of(rows, "train", "validation"):
         image = resized(row.image.array(), size, size)
         placements = _placements(row, settings)
         mask = np.zeros(image.shape[:2], np.uint8)
         for placement in placements:
             mask |= box_mask(placement.box_xyxy01, image)
-        found.append(
-            Example(
-                id=row.id, image=image, mask=mask, prompt=_prompt(row, settings),
-                placements=placements, pool=LEARN if row.split == "train" else VALIDATION,
-            )
+        yield Example(
+            id=row.id, image=image, mask=mask, prompt=_prompt(row, settings),
+            placements=placements, pool=LEARN if row.split == "train" else VALIDATION,
         )  # fmt: skip
-    return found
 
 
 def requests(
-    rows: Mapping[str, Sequence[Any]], settings: Settings, *, size: int, seed: int
-) -> list[Request]:
+    rows: Mapping[str, Iterable[Any]], settings: Settings, *, size: int, seed: int
+) -> Iterator[Request]:
     """Held-out pictures with their boxes to be filled anew."""
-    return [
-        Request(
+    for number, row in enumerate(_of(rows, "validation")):
+        yield Request(
             image=resized(row.image.array(), size, size), placements=_placements(row, settings),
             prompt=_prompt(row, settings), seed=seed + number,
-        )
-        for number, row in enumerate(_of(rows, "validation"))
-    ]  # fmt: skip
+        )  # fmt: skip
 
 
-def _of(rows: Mapping[str, Sequence[Any]], *splits: str) -> list[BoundId]:
-    return [row for row in rows["boundid"] if row.split in splits]
+def _of(rows: Mapping[str, Iterable[Any]], *splits: str) -> Iterator[BoundId]:
+    return (row for row in rows["boundid"] if row.split in splits)
 
 
 def _placements(row: BoundId, settings: Settings) -> tuple[Placement, ...]:

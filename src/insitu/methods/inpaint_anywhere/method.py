@@ -16,7 +16,13 @@ from insitu.backbones.zoom import Window
 from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Request, Told
 from insitu.methods.inpaint_anywhere.layout import IDENTITY, INPAINT, Group, layout
-from insitu.methods.inpaint_anywhere.painting import batches, canvas, finished, one_at_a_time
+from insitu.methods.inpaint_anywhere.painting import (
+    batches,
+    canvas,
+    finished,
+    one_at_a_time,
+    placeholder,
+)
 from insitu.methods.inpaint_anywhere.position import PositionEncoder
 
 QKV = r".*\.attn\.to_[qkv]"
@@ -80,6 +86,7 @@ class InpaintAnywhere:
             placements=(1, settings.most),
             needs=frozenset({"reference"}),
             takes=frozenset({"prompt"}),
+            prompt=" and ".join(placeholder(k + 1) for k in range(settings.most)),
         )
 
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:

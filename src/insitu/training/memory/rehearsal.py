@@ -141,7 +141,7 @@ class Rehearsal:
         once = settings | {"steps": 1} if "steps" in settings else settings
         photo = np.zeros((*self.size, 3), np.uint8)
         request = Request(
-            image=photo, placements=self._placements(), prompt="a", seed=0,
+            image=photo, placements=self._placements(), prompt=self.method.accepts.prompt, seed=0,
             background="keep" if self.method.accepts.keeps else "free",
         )  # fmt: skip
         with self._live() as live:

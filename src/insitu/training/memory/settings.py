@@ -2,11 +2,10 @@
 
 import torch
 
+from insitu.backbones import bases
 from insitu.backbones.loading import choose_device
 from insitu.backbones.precision import Precision
-from insitu.backbones.unet import InpaintBackbone
-from insitu.errors import UserError
-from insitu.methods import find
+from insitu.methods import find, pinned
 from insitu.params import Params
 from insitu.training.memory.limits import CONTEXT, room
 from insitu.training.memory.plan import Advice, Plan, Run, cheaper, predict
@@ -24,26 +23,20 @@ def plan_of(name: str, params: Params, gib: float | None) -> tuple[Plan, int, Ad
         gib: of a device that is not here, a GPU unless `device` is cpu; None = this machine's.
 
     Raises:
-        UserError: params.yaml sets up another method, or the base has no configuration.
+        UserError: params.yaml does not set up that method, or the base has no configuration.
     """
-    own = params.tune
-    if name != own.method:
-        raise UserError(
-            f"The plan of {name!r} was asked for.",
-            f"The settings are those of {own.method}.",
-            f"Plan that one, or set tune.method to {name}.",
-        )
+    settings, own = params.learned(name)
     if gib is None:
         device = choose_device(params.device)
     else:
         device = torch.device("cpu" if params.device == "cpu" else "cuda")
-    method = find(name, getattr(own, name).model_dump())
+    method = find(name, pinned(name, settings, params.models))
     recipe = Recipe.of(own.recipe(shares={}, seed=params.seed))
     devices = Devices(**own.devices.model_dump())
-    precision = Precision.of(params.learning_base())
-    checkpoint = params.models.sdxl_inpaint
+    precision = Precision.of(params.learning_base(own))
+    checkpoint = getattr(params.models, method.base)
     rehearsal = Rehearsal(
-        lambda: InpaintBackbone.empty(checkpoint, precision=precision), method,
+        lambda: bases.empty(method.base, checkpoint, precision=precision), method,
         optimizer=recipe.optimizer, average=recipe.average is not None,
         cuda=device.type == "cuda",
     )  # fmt: skip

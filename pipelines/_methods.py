@@ -1,0 +1,77 @@
+"""What the stages `prepare` and `train` agree on: a method's rows, examples and their facts."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from insitu.backbones.parts import encoder_digests
+from insitu.digest import code_digest, file_digest
+from insitu.methods import Example, Method, Request, data_of, find, pinned
+from insitu.params import Params
+from insitu.records import Record, read
+from insitu.records.manifest import MANIFEST
+from insitu.training.encoding import Facts
+
+CODE = ("backbones", "methods/__init__", "records", "requests")
+"""That decides what is encoded, beside the method's own."""
+DATA = Path("data")
+PAINTED = 4
+"""Held-out requests that are painted to see how a training goes, at most."""
+
+
+class Rows(Iterable[Record]):
+    """The kept rows of a data set, read anew each time they are gone through."""
+
+    def __init__(self, folder: Path, kind: type[Record]) -> None:
+        self.folder, self.kind = folder, kind
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(read(self.folder, self.kind))
+
+
+def method(params: Params, name: str) -> Method:
+    settings, _ = params.learned(name)
+    return find(name, pinned(name, settings, params.models))
+
+
+def rows(name: str) -> Mapping[str, Rows]:
+    """By the names of the data sets that the method learns from."""
+    return {each: Rows(DATA / each, kind) for each, kind in data_of(name).SETS.items()}
+
+
+def examples(params: Params, name: str) -> Iterator[Example]:
+    return data_of(name).examples(rows(name), method(params, name).settings, **_size(params))
+
+
+def requests(params: Params, name: str) -> list[Request]:
+    """Held-out rows as they would be asked for, the first ones."""
+    made = data_of(name).requests(rows(name), method(params, name).settings, **_size(params))
+    return list(itertools.islice(made, PAINTED))
+
+
+def facts(params: Params, name: str) -> Facts:
+    """All that a method's encoded examples follow from, in words for people."""
+    own, checkpoint = method(params, name), params.models.flux
+    sets = {each: file_digest(DATA / each / MANIFEST)[:16] for each in sorted(data_of(name).SETS)}
+    settings = {
+        f"{name}.{key}": json.dumps(value)
+        for key, value in pinned(name, params.learned(name)[0], params.models).items()
+    }
+    return (
+        encoder_digests(checkpoint)
+        | sets
+        | settings
+        | {
+            "size": f"{checkpoint.size} pixels, prompts of {checkpoint.max_sequence_length} tokens",
+            "seed": str(params.seed),
+            "format": params.dtype,
+            "method": own.name,
+            "code": code_digest(*CODE, f"methods/{name}")[:16],
+        }
+    )
+
+
+def _size(params: Params) -> dict[str, Any]:
+    return {"size": params.models.flux.size, "seed": params.seed}
