@@ -17,8 +17,6 @@ from insitu.training.encoding import Facts
 CODE = ("backbones", "methods/__init__", "records", "requests")
 """That decides what is encoded, beside the method's own."""
 DATA = Path("data")
-PAINTED = 4
-"""Held-out requests that are painted to see how a training goes, at most."""
 
 
 class Rows(Iterable[Record]):
@@ -45,10 +43,11 @@ def examples(params: Params, name: str) -> Iterator[Example]:
     return data_of(name).examples(rows(name), method(params, name).settings, **_size(params))
 
 
-def requests(params: Params, name: str) -> list[Request]:
-    """Held-out rows as they would be asked for, the first ones."""
-    made = data_of(name).requests(rows(name), method(params, name).settings, **_size(params))
-    return list(itertools.islice(made, PAINTED))
+def requests(params: Params, name: str, split: str, most: int) -> list[Request]:
+    """The first rows of a split as they would be asked for, `most` at most."""
+    own = method(params, name).settings
+    made = data_of(name).requests(rows(name), own, split=split, **_size(params))
+    return list(itertools.islice(made, most))
 
 
 def facts(params: Params, name: str) -> Facts:

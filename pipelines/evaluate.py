@@ -87,14 +87,13 @@ def main(params: Params, report: _step.Report) -> None:
     replace_text(METRICS, json.dumps(_figures(summary), indent=2) + "\n")
     replace_text(FIGURES, json.dumps(alone, indent=2) + "\n")
     for name, found in summary.items():
-        c, failed = found.comparison, (found.tuned_failed, found.untuned_failed)
+        c, failed = found.comparison, (found.first_failed, found.second_failed)
         print(
-            f"{name:18} tuned {_shown(c.first)}  untuned {_shown(c.second)}  difference "
-            f"{_shown(c.difference)}"
-            + (f"  failed {failed[0]} and {failed[1]}" if any(failed) else "")
+            f"{name:18} tuned {c.first}  untuned {c.second}  difference "
+            f"{c.difference}" + (f"  failed {failed[0]} and {failed[1]}" if any(failed) else "")
         )
     report(
-        {f"{name}_gain": _shown(found.comparison.difference) for name, found in summary.items()}
+        {f"{name}_gain": str(found.comparison.difference) for name, found in summary.items()}
         | {"page": str(TUNED_PAGE / "index.html"), "overview": str(OVERVIEW)}
     )
     print(f"wrote {TUNED_PAGE / 'index.html'}")
@@ -131,19 +130,10 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def _figures(summary: Any) -> dict[str, Any]:
-    """By metric; `failed` = pictures that could not be measured, in the mean as the worst value."""
-    return {
-        name: {
-            "tuned": found.comparison.first.rounded() | {"failed": found.tuned_failed},
-            "untuned": found.comparison.second.rounded() | {"failed": found.untuned_failed},
-            "difference": found.comparison.difference.rounded(),
-        }
-        for name, found in summary.items()
-    }
+    from insitu.evaluation.findings import figures
+    from insitu.evaluation.tuned_page import WAYS
 
-
-def _shown(figure: Any) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+    return {name: figures(found, WAYS) for name, found in summary.items()}
 
 
 if __name__ == "__main__":

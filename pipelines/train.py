@@ -12,11 +12,14 @@ import sys
 from typing import Any
 
 from insitu.errors import UserError
-from insitu.methods import data_of
+from insitu.methods import VALIDATION, data_of
 from insitu.params import Params
 from insitu.registry.package import RUN, Base, Package
 from pipelines import _methods, _step
 from pipelines._paths import ENCODED, TRAINED
+
+PAINTED = 4
+"""Requests that are painted to see how a training goes, at most."""
 
 
 def main(params: Params, report: _step.Report, name: str) -> None:
@@ -44,7 +47,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     source = Source(
         encoded=ENCODED / name,
         facts=_methods.facts(params, name),
-        requests=_methods.requests(params, name),
+        requests=_methods.requests(params, name, VALIDATION, PAINTED),
     )
     wanted, target = input_digest(source, setup), TRAINED / name
     if _finished(name) == wanted:

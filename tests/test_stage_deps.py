@@ -4,6 +4,8 @@ Proves that a change of code makes the stages stale that import it, and no other
 is grimp's; nothing is imported or run.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("src", "pipelines")
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-LOADED_BY_NAME = {"insitu.methods": f"insitu.methods.{PARAMS['tune']['method']}"}
-"""Modules that import another by a name from the settings, and that other as they stand."""
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+BASES = {"flux": "insitu.backbones.flux", "sdxl_inpaint": "insitu.backbones.unet"}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,21 @@ def source(module: str) -> Path:
     return package if package.exists() else base.with_suffix(".py")
 
 
-def closure(graph: grimp.ImportGraph, start: str) -> set[Path]:
+def loaded_by_name(methods: Iterable[str]) -> dict[str, list[str]]:
+    """Modules that import others by a name from the settings, and those others for methods."""
+    told = [(ROOT / f"src/insitu/methods/{name}/method.py").read_text() for name in methods]
+    bases = [re.findall(r'^    base = "(\w+)"$', text, re.MULTILINE)[0] for text in told]
+    return {
+        "insitu.methods": [
+            f"insitu.methods.{name}{end}" for name in methods for end in ("", ".data")
+        ],
+        "insitu.backbones.bases": [BASES[base] for base in bases],
+    }
+
+
+def closure(graph: grimp.ImportGraph, start: str, methods: Iterable[str]) -> set[Path]:
     """Files of a module, of all that it imports, and of the packages that these lie in."""
+    by_name = loaded_by_name(methods)
     found: set[str] = set()
     ahead = [start]
     while ahead:
@@ -43,13 +57,13 @@ def closure(graph: grimp.ImportGraph, start: str) -> set[Path]:
         found.add(module)
         ahead += graph.find_modules_directly_imported_by(module)
         ahead += [module.rpartition(".")[0]] if "." in module else []
-        ahead += [LOADED_BY_NAME[module]] if module in LOADED_BY_NAME else []
+        ahead += by_name.get(module, [])
     return {source(module) for module in found}
 
 
-def listed(stage: dict[str, Any]) -> set[Path]:
+def listed(paths: Iterable[str]) -> set[Path]:
     files: set[Path] = set()
-    for path in stage["deps"]:
+    for path in paths:
         if path.split("/")[0] in CODE:
             whole = ROOT / path
             files |= set(whole.rglob("*.py")) if whole.is_dir() else {whole}
@@ -58,8 +72,12 @@ def listed(stage: dict[str, Any]) -> set[Path]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_the_code_it_runs(name: str, graph: grimp.ImportGraph) -> None:
-    module = STAGES[name]["cmd"].removeprefix("python -m ").split()[0]
-    needed, given = closure(graph, module), listed(STAGES[name])
+    """Items of one stage have their dependencies in common, apart from what is named after them."""
+    items = STAGES[name].get("foreach", [PARAMS["tune"]["method"]])
+    stage = STAGES[name].get("do", STAGES[name])
+    module = stage["cmd"].removeprefix("python -m ").split()[0]
+    needed = closure(graph, module, items)
+    given = listed(path.replace("${key}", item) for path in stage["deps"] for item in items)
     missing = sorted(str(path.relative_to(ROOT)) for path in needed - given)
     needless = sorted(str(path.relative_to(ROOT)) for path in given - needed)
     assert (missing, needless) == ([], [])

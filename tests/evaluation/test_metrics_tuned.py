@@ -75,7 +75,7 @@ def test_scores_run_scene_by_scene_and_failures_are_worth_the_worst(trial: tuned
     summary = tuned.summarize([trial], seed=0)
     dino = summary["dino"]
     assert dino.comparison.first.value == pytest.approx(2.2 / 6) and dino.comparison.first.n == 6
-    assert (dino.tuned_failed, dino.untuned_failed) == (1, 0)
+    assert (dino.first_failed, dino.second_failed) == (1, 0)
     assert summary["background_mean"].comparison.second.value > 50
 
 

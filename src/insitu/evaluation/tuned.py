@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from insitu import world
-from insitu.evaluation.comparison import Comparison, compare
-from insitu.evaluation.metrics import Case, Entity, Metric, Scale, Scores
+from insitu.evaluation.comparison import compare
+from insitu.evaluation.findings import Finding
+from insitu.evaluation.metrics import Case, Entity, Metric, Scores
 from insitu.evaluation.metrics.edges import BackgroundChange, SeamVisibility
 from insitu.evaluation.metrics.entities import EntityFinder, EntityRecall, LocationError
 from insitu.evaluation.metrics.regions import RegionLikeness, Regions, RegionText
@@ -129,16 +130,6 @@ def trial(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Tuned (first) against untuned (second) by one metric, and how many of each failed."""
-
-    scale: Scale
-    comparison: Comparison
-    tuned_failed: int
-    untuned_failed: int
-
-
 def summarize(trials: Sequence[Trial], *, seed: int) -> dict[str, Finding]:
     """Tuned against untuned over all trials, by metric."""
     return {
@@ -149,8 +140,8 @@ def summarize(trials: Sequence[Trial], *, seed: int) -> dict[str, Finding]:
                 np.stack([trial.values(trial.untuned_scores[name]) for trial in trials]),
                 seed=seed,
             ),
-            tuned_failed=sum(trial.tuned_scores[name].failures for trial in trials),
-            untuned_failed=sum(trial.untuned_scores[name].failures for trial in trials),
+            first_failed=sum(trial.tuned_scores[name].failures for trial in trials),
+            second_failed=sum(trial.untuned_scores[name].failures for trial in trials),
         )
         for name, scores in trials[0].tuned_scores.items()
     }

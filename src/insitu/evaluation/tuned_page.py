@@ -7,13 +7,20 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageOps
 
-from insitu.evaluation.gallery.page import DrawnBox, Group, Line, Page, Section, Tile, Unit
+from insitu.evaluation import findings
+from insitu.evaluation.findings import Finding
+from insitu.evaluation.gallery.page import DrawnBox, Group, Page, Section, Tile, Unit
 from insitu.evaluation.metrics import Scores
 from insitu.evaluation.placement import Place
-from insitu.evaluation.tuned import Finding, Trial
+from insitu.evaluation.tuned import Trial
 
 GAP = 8  # pixels between the pictures of the overview
 HEAD = 24  # pixels of the line of heads over it
+WAYS = ("tuned", "untuned")
+INTERVALS = (
+    "Means over all pictures, with 95% intervals of a bootstrap over subjects, then their"
+    " scenes, then seeds. What could not be measured is in them with the metric's worst value."
+)
 NAMES = {
     "dino": "DINO, is it this very subject",
     "clip_i": "CLIP-I, does it look like the photos",
@@ -41,7 +48,10 @@ def make(trials: Sequence[Trial], places: Sequence[Place], summary: Mapping[str,
             ),
             banner=True,
         ),
-        sections=(_figures(summary), *(_subject(trial, places) for trial in trials)),
+        sections=(
+            findings.section(summary, WAYS, NAMES, INTERVALS),
+            *(_subject(trial, places) for trial in trials),
+        ),
     )
 
 
@@ -66,35 +76,6 @@ def overview(trials: Sequence[Trial], *, places: int = 3, side: int = 128) -> ND
             square = np.asarray(ImageOps.fit(Pil.fromarray(picture), (side, side)))
             canvas[top : top + side, left : left + side] = square
     return np.vstack([np.asarray(head), canvas])[:-GAP, :-GAP]
-
-
-def _figures(summary: Mapping[str, Finding]) -> Section:
-    units = []
-    for name, found in summary.items():
-        c = found.comparison
-        rows = (
-            ("tuned", c.first),
-            ("untuned", c.second),
-            ("difference", c.difference),
-        )
-        lines = [
-            Line(text=text, value=f"{f.value:.3f} ({f.low:.3f} to {f.high:.3f})")
-            for text, f in rows
-        ]
-        for text, failed in (("tuned", found.tuned_failed), ("untuned", found.untuned_failed)):
-            if failed:
-                lines.append(Line(text=f"failed, {text}", value=f"{failed} of {c.first.n}"))
-        better = "higher" if found.scale.higher_is_better else "lower"
-        units.append(
-            Unit(tiles=(), text=NAMES[name], note=f"{better} is better", lines=tuple(lines))
-        )
-    return Section(
-        key="figures",
-        title="In figures",
-        text="Means over all pictures, with 95% intervals of a bootstrap over subjects, then their"
-        " scenes, then seeds. What could not be measured is in them with the metric's worst value.",
-        groups=(Group(units=tuple(units), tile_px=300),),
-    )
 
 
 def _subject(trial: Trial, places: Sequence[Place]) -> Section:

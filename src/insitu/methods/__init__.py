@@ -125,9 +125,9 @@ class Data(Protocol):
         ...
 
     def requests(
-        self, rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int
+        self, rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int, split: str
     ) -> Iterator[Request]:
-        """Held-out rows as they would be asked for, in the order of the rows."""
+        """Rows of a split as they would be asked for, in their order."""
         ...
 
 

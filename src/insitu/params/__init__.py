@@ -47,7 +47,15 @@ from insitu.params.engines import (
 from insitu.params.gallery import Gallery
 from insitu.params.inpaint_anywhere import InpaintAnywhere
 from insitu.params.sources import Pictures
-from insitu.params.spine import Evaluate, Painting, Registry, Regularization, Subjects, Tune
+from insitu.params.spine import (
+    Evaluate,
+    Measure,
+    Painting,
+    Registry,
+    Regularization,
+    Subjects,
+    Tune,
+)
 from insitu.params.training import Training
 
 __all__ = [
@@ -84,6 +92,7 @@ class Params(Settings):
     inpaint_anywhere: InpaintAnywhere = Field(description="Several identities in one pass.")
     painting: Painting = Field(description="How the base is held where it only paints.")
     evaluate: Evaluate = Field(description="How adapters are compared with the untuned base.")
+    measure: Measure = Field(description="How trained methods are compared with untrained ones.")
     registry: Registry = Field(description="Where adapters are registered and promoted.")
     runner: Runner = Field(description="Where the data engines run.")
     perception: Perception = Field(description="What the data engines see with.")

@@ -131,6 +131,15 @@ class Evaluate(Settings):
     )
 
 
+class Measure(Settings):
+    """How a method that was trained on data sets is compared with its untrained self."""
+
+    requests: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        description="Requests made of held-out rows, at most, 1 to 10000."
+    )
+    seeds: Count = Field(description="Pictures of each request, 1 to 64.")
+
+
 class Registry(Settings):
     """Where adapters are registered, and what is asked of a champion."""
 

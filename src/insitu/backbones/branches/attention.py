@@ -39,6 +39,8 @@ def attend(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, views: Sequence[View]
 
 
 def _picked(x_BHNd: Tensor, spans: Sequence[slice]) -> Tensor:
-    if len(spans) == 1:
-        return x_BHNd[:, :, spans[0]]
-    return torch.cat([x_BHNd[:, :, span] for span in spans], 2)
+    if len(spans) > 1:
+        return torch.cat([x_BHNd[:, :, span] for span in spans], 2)
+    # All of it is no slice: the gradient of one would be written out in full and added.
+    whole = spans[0] == slice(0, x_BHNd.shape[2])
+    return x_BHNd if whole else x_BHNd[:, :, spans[0]]

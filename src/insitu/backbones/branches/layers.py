@@ -1,6 +1,7 @@
 """Layers of a stream: linear ones with adapters by token, modulations by kind of branch."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,21 +20,35 @@ def project(layer: Any, x_BND: Tensor, acting: Spans) -> Tensor:
     if not isinstance(layer, LoraLayer):
         return layer(x_BND)
     out = layer.base_layer(x_BND)
-    for name, spans in acting.items():
-        if name not in layer.lora_A or layer.scaling[name] == 0:
-            continue
+    adding = [
+        (name, range(out.shape[1])[span])
+        for name, spans in acting.items()
+        if name in layer.lora_A and layer.scaling[name] != 0
+        for span in spans
+    ]
+    if not adding:
+        return out
+    edges = sorted({0, out.shape[1]} | {e for _, span in adding for e in (span.start, span.stop)})
+    parts = pieces(x_BND, edges)
+    added = list(pieces(out, edges))
+    for name, span in adding:
         a: Any = layer.lora_A[name]
         b: Any = layer.lora_B[name]
-        for span in spans:
-            x = layer.lora_dropout[name](x_BND[:, span].to(a.weight.dtype))
-            moved = (layer.scaling[name] * b(a(x))).to(out.dtype)
-            if span.start is None or moved.shape[1] == out.shape[1]:
-                out = out + moved
-            else:
-                out = torch.cat(
-                    [out[:, : span.start], out[:, span] + moved, out[:, span.stop :]], 1
-                )
-    return out
+        for k in range(edges.index(span.start), edges.index(span.stop)):
+            x = layer.lora_dropout[name](parts[k].to(a.weight.dtype))
+            added[k] = added[k] + (layer.scaling[name] * b(a(x))).to(out.dtype)
+    return added[0] if len(added) == 1 else torch.cat(added, 1)
+
+
+def pieces(x: Tensor, edges: Sequence[int], dim: int = 1) -> Sequence[Tensor]:
+    """A tensor cut at edges, the first 0, the last its length.
+
+    In one operation, whose gradient is one concatenation: slices would each have a gradient as
+    large as the whole, zeros but for one part, to be added up.
+    """
+    if len(edges) == 2:
+        return (x,)
+    return x.split([stop - start for start, stop in itertools.pairwise(edges)], dim)
 
 
 def modulation(
@@ -64,8 +79,10 @@ def feed_forward(layer: Any, x_BND: Tensor, stream: Stream) -> Tensor:
 def _by_kind(
     formula: Callable[..., Tensor], x_BND: Tensor, *rows_BMD: Tensor, stream: Stream
 ) -> Tensor:
+    edges = [0, *(run.stop for run, _ in stream.runs)]
     done = [
-        formula(x_BND[:, run], *(row[:, k : k + 1] for row in rows_BMD)) for run, k in stream.runs
+        formula(part, *(row[:, k : k + 1] for row in rows_BMD))
+        for part, (_, k) in zip(pieces(x_BND, edges), stream.runs, strict=True)
     ]
     return done[0] if len(done) == 1 else torch.cat(done, 1)
 

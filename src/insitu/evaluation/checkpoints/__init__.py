@@ -24,6 +24,9 @@ class Figure:
     high: float
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
     def rounded(self) -> dict[str, float | int]:
         """As plain JSON, four decimals."""
         return {k: round(v, 4) if k != "n" else v for k, v in asdict(self).items()}

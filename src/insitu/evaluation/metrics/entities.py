@@ -7,7 +7,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from insitu.evaluation.metrics.cases import Box, Case, Entity, Image, Remembered, missing
+from insitu.evaluation.metrics.cases import (
+    Box,
+    Case,
+    Entity,
+    Image,
+    Mask,
+    Remembered,
+    entity_mask,
+    missing,
+)
 from insitu.evaluation.metrics.regions import entities, given
 from insitu.evaluation.metrics.scores import Failure, Parts, Scale, Scores, score
 from insitu.perception.detector import Detection, ZeroShotDetector, iou
@@ -120,6 +129,36 @@ class EntityRecall:
 
     def _measure(self, cases: list[Case]) -> list[Parts]:
         return [tuple(float(d is not None) for d in own) for own in self.finder.cases(cases)]
+
+
+class EntityInMask:
+    """1 for an entity that is found with its box's centre in its mask, else 0."""
+
+    scale = Scale(name="in_mask", low=0, high=1, higher_is_better=True, unit="share in place")
+
+    def __init__(self, finder: EntityFinder) -> None:
+        self.finder = finder
+
+    def __call__(self, cases: Sequence[Case]) -> Scores:
+        return score(self.scale, cases, self._measure, each_entity=True)
+
+    def _measure(self, cases: list[Case]) -> list[Parts]:
+        return [
+            tuple(
+                0.0
+                if d is None
+                else float(_within(d.box_xyxy01, entity_mask(entity, case.picture)))
+                for entity, d in zip(case.entities, own, strict=True)
+            )
+            for case, own in zip(cases, self.finder.cases(cases), strict=True)
+        ]
+
+
+def _within(box_xyxy01: Box, mask_HW: Mask) -> bool:
+    """Whether a box's centre is in a mask."""
+    (x, y), (height, width) = np.reshape(box_xyxy01, (2, 2)).mean(0), mask_HW.shape
+    row, column = (min(int(share * n), n - 1) for share, n in ((y, height), (x, width)))
+    return bool(mask_HW[row, column])
 
 
 class LocationError:

@@ -107,6 +107,37 @@ class RegionLikeness:
         ]
 
 
+class RegionIdentity:
+    """1 for an entity whose region is nearer to its own references than to any other entity's.
+
+    By the mean cosine with an entity's references. Of two that were swapped both have 0; chance is
+    one half with two entities, and one that is alone has 1.
+    """
+
+    scale = Scale(name="own_box", low=0, high=1, higher_is_better=True, unit="share in own box")
+
+    def __init__(self, regions: Regions) -> None:
+        self.regions = regions
+
+    def __call__(self, cases: Sequence[Case]) -> Scores:
+        return score(self.scale, cases, self._measure, each_entity=True)
+
+    def _measure(self, cases: list[Case]) -> list[Parts]:
+        asked = [p for c in cases for e in c.entities for p in refs(e)]
+        known = dict(zip(asked, self.regions.photos(asked), strict=True))
+        found = []
+        for case, own in zip(cases, self.regions.cases(cases), strict=True):
+            means_ED = torch.stack(
+                [
+                    torch.stack([known[p] for p in entity.references]).mean(0)
+                    for entity in case.entities
+                ]
+            )
+            nearest = (own @ means_ED.T).argmax(1)
+            found.append(tuple(float(n == k) for k, n in enumerate(nearest.tolist())))
+        return found
+
+
 def refs(entity: Entity) -> tuple[Photo, ...]:
     """The entity's references. Raises UserError if there is none."""
     if not entity.references:

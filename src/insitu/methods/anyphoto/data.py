@@ -87,15 +87,15 @@ def examples(
 
 
 def requests(
-    rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int
+    rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int, split: str
 ) -> Iterator[Request]:
-    """Held-out photos to be made anew, with landmarks as they are and references from the bank.
+    """Photos of a split to be made anew, with landmarks as they are and references from the bank.
 
     Raises:
         UserError: the bank has no face of someone.
     """
     bank = Bank(rows["faces"])
-    for number, row in enumerate(_of(rows, "validation")):
+    for number, row in enumerate(_of(rows, split)):
         photo = row.image.array()
         window = square(row, photo, seed)
         placements = []

@@ -37,11 +37,11 @@ def examples(
 
 
 def requests(
-    rows: Mapping[str, Iterable[Any]], settings: "Settings", *, size: int, seed: int
+    rows: Mapping[str, Iterable[Any]], settings: "Settings", *, size: int, seed: int, split: str
 ) -> Iterator[Request]:
-    """The rows of the split `test`, asked for as whole pictures; their own gives only the size."""
+    """The rows of a split, asked for as whole pictures; their own gives only the size."""
     for row in rows["entities"]:
-        if row.split == "test":
+        if row.split == split:
             yield Request(
                 image=scaled(row.image.array(), size, size),
                 prompt=row.prompt,

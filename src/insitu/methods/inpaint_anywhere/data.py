@@ -35,10 +35,10 @@ def examples(
 
 
 def requests(
-    rows: Mapping[str, Iterable[Any]], settings: Settings, *, size: int, seed: int
+    rows: Mapping[str, Iterable[Any]], settings: Settings, *, size: int, seed: int, split: str
 ) -> Iterator[Request]:
-    """Held-out pictures with their boxes to be filled anew."""
-    for number, row in enumerate(_of(rows, "validation")):
+    """Pictures of a split with their boxes to be filled anew."""
+    for number, row in enumerate(_of(rows, split)):
         yield Request(
             image=resized(row.image.array(), size, size), placements=_placements(row, settings),
             prompt=_prompt(row, settings), seed=seed + number,
