@@ -8,6 +8,7 @@ import dagster as dg
 from orchestration import dvc_assets, subjects
 from orchestration.checks import tuned_beats_untuned
 from orchestration.promotion import promotion_job
+from pipelines import demo
 
 ROOT = Path(os.environ.get("INSITU_ROOT", Path.cwd())).resolve()
 
@@ -21,6 +22,10 @@ defs = dg.Definitions(
         subjects.tune_asset(ROOT),
     ],
     asset_checks=[tuned_beats_untuned(ROOT)],
-    jobs=[dvc_assets.everything_job(), promotion_job(ROOT)],
+    jobs=[
+        dvc_assets.everything_job(),
+        dvc_assets.targets_job(demo.JOB, demo.TARGETS),
+        promotion_job(ROOT),
+    ],
     resources={"pipes": dg.PipesSubprocessClient()},
 )

@@ -54,8 +54,18 @@ def everything_job() -> Any:
     )
 
 
+def targets_job(name: str, stages: Sequence[str]) -> Any:
+    """Some stages, with all that they follow from."""
+    keys = [asset_key(stage) for stage in stages]
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*keys).upstream() & dg.AssetSelection.groups(GROUP),
+        description=f"Bring {', '.join(stages)} up to date, and what they follow from.",
+    )
+
+
 def asset_key(stage: str) -> dg.AssetKey:
-    """The asset of a stage; an item of a matrix, `encode@subjects`, lies under its stage."""
+    """The asset of a stage; an item of several, `encode@subjects`, lies under its stage."""
     return dg.AssetKey(stage.split("@"))
 
 

@@ -30,7 +30,7 @@ def test_stages_depend_on_checkpoints_through_their_cards(
     in_nano = {
         dependency
         for stage in stages.values()
-        for dependency in stage.get("deps", ())
+        for dependency in stage.get("do", stage).get("deps", ())
         if (ROOT / dependency).is_relative_to(NANO)
     }
     assert in_nano

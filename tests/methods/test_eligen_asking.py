@@ -200,7 +200,7 @@ def test_rows_become_examples_and_held_out_requests(base: FluxBackbone) -> None:
     data = data_of("eligen")
     assert {"entities": EntityPicture} == data.SETS
     method = EliGen(SETTINGS)
-    found = list(data.examples(rows, SETTINGS, size=SIZE, seed=0, split="test"))
+    found = list(data.examples(rows, SETTINGS, size=SIZE, seed=0))
     assert [(e.id, e.pool) for e in found] == [("a", "entities"), ("b", VALIDATION)]
     assert [p.prompt for p in found[0].placements] == [
         "mug 1",
@@ -214,12 +214,13 @@ def test_rows_become_examples_and_held_out_requests(base: FluxBackbone) -> None:
         [False] * 4,
     ]  # fmt: skip
 
-    asked = list(data.requests(rows, SETTINGS, size=SIZE, seed=0, split="test"))
+    def ask() -> list[Request]:
+        return list(data.requests(rows, SETTINGS, size=SIZE, seed=0, split="test"))
+
+    asked = ask()
     assert [len(r.placements) for r in asked] == [1, 2]
     assert asked[0].seed != asked[1].seed
-    assert (
-        asked[0].seed == next(data.requests(rows, SETTINGS, size=SIZE, seed=0, split="test")).seed
-    )
+    assert asked[0].seed == ask()[0].seed
     assert [picture.shape for picture in method.paint(base, asked)] == [(SIZE, SIZE, 3)] * 2
 
 

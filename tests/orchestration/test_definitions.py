@@ -10,11 +10,17 @@ from dagster import AssetKey
 from orchestration.definitions import defs
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = DVC["stages"]
+TRAINED = [*DVC["vars"][0]["trained"]]
 ASSETS = {
     "/".join([name, *item])
     for name, stage in STAGES.items()
-    for item in itertools.product(*stage.get("matrix", {}).values())
+    for item in (
+        [(method,) for method in TRAINED]
+        if "foreach" in stage
+        else itertools.product(*stage.get("matrix", {}).values())
+    )
 }
 
 
@@ -23,6 +29,9 @@ def test_every_stage_is_an_asset_and_nothing_else_but_the_partitions() -> None:
     assert keys == {*ASSETS, "tune"}
     everything = defs.resolve_job_def("everything")
     assert {key.to_user_string() for key in everything.asset_layer.selected_asset_keys} == ASSETS
+    demo = defs.resolve_job_def("demo").asset_layer.selected_asset_keys
+    slow = {f"{name}/{method}" for name in ("prepare", "train", "measure") for method in TRAINED}
+    assert {key.to_user_string() for key in demo} == ASSETS - slow
 
 
 def test_assets_wait_for_what_their_stages_read() -> None:
@@ -41,6 +50,9 @@ def test_assets_wait_for_what_their_stages_read() -> None:
     assert parents("candidates") == {"pairs"} and parents("detections") == {"candidates"}
     assert parents("boundid") == {"candidates", "detections"}
     assert parents("groups") == {"faces"}
+    assert parents("prepare/anyphoto") == {"groups"}
+    assert parents("train/eligen") == {"entities", "prepare/eligen"}
+    assert parents("measure/inpaint_anywhere") == {"boundid", "train/inpaint_anywhere"}
 
 
 def test_the_docs_list_the_stages_in_their_order() -> None:

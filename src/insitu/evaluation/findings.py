@@ -35,12 +35,8 @@ def section(
     units = []
     for name, found in summary.items():
         c, failed = found.comparison, (found.first_failed, found.second_failed)
-        lines = [
-            Line(text=text, value=str(f))
-            for text, f in zip(
-                (*ways, "difference"), (c.first, c.second, c.difference), strict=True
-            )
-        ]
+        shown = ((ways[0], c.first), (ways[1], c.second), ("difference", c.difference))
+        lines = [Line(text=way, value=str(figure)) for way, figure in shown]
         for way, count in zip(ways, failed, strict=True):
             if count:
                 lines.append(Line(text=f"failed, {way}", value=f"{count} of {c.first.n}"))

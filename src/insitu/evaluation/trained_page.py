@@ -1,4 +1,4 @@
-"""The page about a trained method: each request's references and places, and both ways' pictures."""
+"""The page about a trained method: what each request asks for, and both ways' pictures."""
 
 from collections.abc import Mapping
 

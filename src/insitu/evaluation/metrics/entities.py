@@ -145,9 +145,7 @@ class EntityInMask:
     def _measure(self, cases: list[Case]) -> list[Parts]:
         return [
             tuple(
-                0.0
-                if d is None
-                else float(_within(d.box_xyxy01, entity_mask(entity, case.picture)))
+                float(d is not None and _within(d.box_xyxy01, entity_mask(entity, case.picture)))
                 for entity, d in zip(case.entities, own, strict=True)
             )
             for case, own in zip(cases, self.finder.cases(cases), strict=True)

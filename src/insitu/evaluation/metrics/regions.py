@@ -125,15 +125,10 @@ class RegionIdentity:
     def _measure(self, cases: list[Case]) -> list[Parts]:
         asked = [p for c in cases for e in c.entities for p in refs(e)]
         known = dict(zip(asked, self.regions.photos(asked), strict=True))
-        found = []
+        found: list[Parts] = []
         for case, own in zip(cases, self.regions.cases(cases), strict=True):
-            means_ED = torch.stack(
-                [
-                    torch.stack([known[p] for p in entity.references]).mean(0)
-                    for entity in case.entities
-                ]
-            )
-            nearest = (own @ means_ED.T).argmax(1)
+            means = [torch.stack([known[p] for p in e.references]).mean(0) for e in case.entities]
+            nearest = (own @ torch.stack(means).T).argmax(1)
             found.append(tuple(float(n == k) for k, n in enumerate(nearest.tolist())))
         return found
 
