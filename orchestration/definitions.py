@@ -8,7 +8,7 @@ import dagster as dg
 from orchestration import dvc_assets, subjects
 from orchestration.checks import tuned_beats_untuned
 from orchestration.promotion import promotion_job
-from pipelines import demo
+from pipelines import _targets
 
 ROOT = Path(os.environ.get("INSITU_ROOT", Path.cwd())).resolve()
 
@@ -24,7 +24,7 @@ defs = dg.Definitions(
     asset_checks=[tuned_beats_untuned(ROOT)],
     jobs=[
         dvc_assets.everything_job(),
-        dvc_assets.targets_job(demo.JOB, demo.TARGETS),
+        dvc_assets.targets_job(_targets.JOB, _targets.TARGETS),
         promotion_job(ROOT),
     ],
     resources={"pipes": dg.PipesSubprocessClient()},

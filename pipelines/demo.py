@@ -24,17 +24,13 @@ from insitu.params import Params
 from insitu.processes import PARENT
 from pipelines import _step
 from pipelines._paths import METRICS, REGISTERED, SUBJECTS, TUNED_PAGE
+from pipelines._targets import JOB, TARGETS
 
 ANSWER = Path("reports/answer.png")
 PORT = 8321
 PATIENCE_S = 120.0
 
 
-TARGETS = ("gallery", "register", "boundid", "entities", "quadruples", "groups")
-"""Stages that are brought up to date, with all that they follow from: without the methods that are
-trained on data sets, which takes most of an hour more."""
-JOB = "demo"
-"""The same for Dagster."""
 DVC = ("dvc", "repro", *TARGETS)
 DAGSTER = ("dagster", "job", "execute", "-m", "orchestration.definitions", "-j", JOB)
 
