@@ -36,6 +36,7 @@ class _Group(TyperGroup):
 
 
 SETTINGS = Path("params.yaml")
+TRAINED = Path("data/trained")
 ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="The settings file.")]
 Subject = Annotated[str, typer.Argument(help="The subject's name.")]
 app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False)
@@ -249,32 +250,83 @@ def serve(
 
 @app.command()
 def place(
-    subject: Subject,
-    image: Annotated[Path, typer.Argument(help="The photo.", exists=True, dir_okay=False)],
+    what: Annotated[str, typer.Argument(help="A subject, or with --at a method: eligen.")],
+    image: Annotated[str, typer.Argument(help="The photo, or with --free WIDTHxHEIGHT.")],
     box: Annotated[
-        str, typer.Argument(help="left,top,right,bottom in shares of width and height.")
-    ],
+        str | None,
+        typer.Argument(help="A subject's left,top,right,bottom in shares of width and height."),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE",
+            help='What goes where, once for each: "box=0.1,0.2,0.5,0.8 reference=mug.png'
+            ' prompt=mug". Keys: box, mask, reference, prompt, landmarks, reference_landmarks.',
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the picture goes, a PNG.")] = Path("placed.png"),
     prompt: Annotated[
-        str | None, typer.Option(help="What is to be seen; {subject} stands for the subject.")
+        str | None,
+        typer.Option(help="What is to be seen; {subject}, [V1], [V2] stand for what is placed."),
     ] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What is not to be seen.")] = None,
+    style: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A picture that the whole is to be like.")
+    ] = None,
+    free: Annotated[bool, typer.Option("--free", help="Paint the whole picture.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of sampling.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the picture.")] = 0,
-    version: Annotated[str, typer.Option(help="A version's number or an alias.")] = "champion",
+    version: Annotated[
+        str, typer.Option(help="Of a subject's adapter, a number or an alias.")
+    ] = "champion",
+    adapter: Annotated[
+        Path | None, typer.Option(help="A method's adapter; by default data/trained/<method>.")
+    ] = None,
     params: ParamsFile = SETTINGS,
 ) -> None:
-    """Put a subject into a photo, as POST /v1/place does."""
-    import numpy as np
+    """Put a subject into a photo, or one to four things into places, as a method does it."""
     from PIL import Image
 
-    from insitu.serving.app import read_photo
+    from insitu.methods import Request
+    from insitu.serving import places
 
-    corners = _corners(box)
-    photo = read_photo(image.read_bytes())
-    placed = _engine(load(params)).place(
-        subject=subject, image=photo, box_xyxy01=corners, prompt=prompt, seed=seed, version=version
-    )
-    Image.fromarray(np.asarray(placed.image)).save(out, format="PNG")
-    typer.echo(f"{out}: {placed.entry.name}, version {placed.entry.version}")
+    settings = load(params)
+    if at:
+        if box is not None:
+            raise UserError(
+                f"The box {box!r} was given beside --at.",
+                "A box alone is a subject's; a method's places are all said with --at.",
+                f'Write --at "box={box} ...".',
+            )
+        request = Request(
+            image=places.canvas_of(image), placements=tuple(map(places.place_of, at)),
+            prompt=prompt or "", seed=seed, negative_prompt=negative_prompt,
+            background="free" if free else "keep",
+            style=None if style is None else places.canvas_of(style),
+        )  # fmt: skip
+        folder = adapter or TRAINED / what
+        painted, package = places.paint(settings, what, folder, request, steps=steps)
+        said = f"{what}, {package.digest[:12]}"
+    else:
+        if box is None:
+            raise UserError(
+                f"{what} was to be placed in {image}.",
+                "Nothing says where.",
+                "Add the subject's box as a third word, or a method's places with --at.",
+            )
+        if negative_prompt is not None or style or free or steps or adapter:
+            raise UserError(
+                f"The subject {what} was to be placed with an option of methods.",
+                "A subject's registered adapter paints as it was measured.",
+                "Leave out --negative-prompt, --style, --free, --steps and --adapter.",
+            )
+        placed = _engine(settings).place(
+            subject=what, image=places.canvas_of(image), box_xyxy01=places.box_of(box),
+            prompt=prompt, seed=seed, version=version,
+        )  # fmt: skip
+        painted, said = placed.image, f"{placed.entry.name}, version {placed.entry.version}"
+    Image.fromarray(painted).save(out, format="PNG")
+    typer.echo(f"{out}: {said}")
 
 
 def _name(settings: Params, subject: str) -> str:
@@ -304,18 +356,6 @@ def _engine(settings: Params) -> "Engine":
     device, held = choose_device(settings.device), Precision.of(settings.painting_base())
     backbone = InpaintBackbone.load(settings.models.sdxl_inpaint, device=device, precision=held)
     return Engine(backbone=backbone, store=store, method=settings.tune.method)
-
-
-def _corners(text: str) -> tuple[float, float, float, float]:
-    try:
-        x0, y0, x1, y1 = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"The box {text!r} was given.",
-            "A box is four numbers between commas: left, top, right, bottom.",
-            "Write for example 0.3,0.4,0.7,0.9, in shares of width and height.",
-        ) from None
-    return x0, y0, x1, y1
 
 
 if __name__ == "__main__":

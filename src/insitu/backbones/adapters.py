@@ -4,6 +4,7 @@ An adapter is *disabled* (its scale is 0, and it is not computed), *frozen* (it 
 learn) or *learning*. Several lie in one model under names of their own.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -37,7 +38,10 @@ def attach(model: Any, config: LoraConfig, name: str) -> nn.ModuleDict:
 
     _require_targets(model, config)
     before = list(getattr(model, "peft_config", None) or ())
-    model.add_adapter(config, adapter_name=name)
+    with warnings.catch_warnings():
+        # Several adapters in one model are what is wanted.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        model.add_adapter(config, adapter_name=name)
     model.set_adapter([*before, name])
     cast_training_params(model, dtype=torch.float32)
     _maybe_remove_and_reapply_group_offloading(model)
