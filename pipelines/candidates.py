@@ -3,8 +3,10 @@
 Run from the repository's root: `python -m pipelines.candidates`.
 """
 
+import importlib
 import sys
 from functools import partial
+from typing import Any
 
 from insitu.params import Params
 from insitu.records.engines import Candidate, Pair
@@ -16,7 +18,7 @@ from pipelines._paths import CANDIDATES, PAIRS
 
 def main(params: Params, report: _step.Report) -> None:
     settings = params.candidates
-    drawn_by = {} if settings.generator == "world" else {"by": pinned("flux", params.models.flux)}
+    drawn_by = _drawn_by(params)
     manifest = _engines.make(
         params,
         CANDIDATES,
@@ -31,6 +33,21 @@ def main(params: Params, report: _step.Report) -> None:
     report(_engines.counts(manifest))
 
 
+def _drawn_by(params: Params) -> dict[str, str]:
+    """What pins the generator, where the settings alone do not."""
+    kind = params.candidates.generator
+    if kind == "world":
+        return {}
+    if kind == "flux":
+        return {"by": pinned("flux", params.models.flux)}
+    return {"by": _uno().name(params)}
+
+
+def _uno() -> Any:
+    """By name: the stage runs its code, and depends on it, only where UNO draws."""
+    return importlib.import_module("pipelines._uno")
+
+
 def _worker(params: Params) -> boundid.Candidates:
     settings = params.candidates
     generator: PairGenerator
@@ -40,6 +57,8 @@ def _worker(params: Params) -> boundid.Candidates:
             rates=settings.faults.rates(),
             degraded=settings.faults.degraded,
         )
+    elif settings.generator == "uno":
+        generator = _uno().UnoGenerator(params)
     else:
         from pipelines import _models
 

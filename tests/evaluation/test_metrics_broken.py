@@ -26,7 +26,9 @@ from insitu.evaluation.metrics.edges import BackgroundChange, SeamVisibility
 from insitu.evaluation.metrics.entities import (
     BoxIoU,
     EntityFinder,
+    EntityInMask,
     EntityRecall,
+    FoundLikeness,
     LocationError,
     MaskIoU,
 )
@@ -34,6 +36,7 @@ from insitu.evaluation.metrics.quality import Aesthetic
 from insitu.evaluation.metrics.regions import (
     PictureText,
     RegionCopyPaste,
+    RegionIdentity,
     RegionLikeness,
     Regions,
     RegionText,
@@ -153,12 +156,15 @@ def redrawn(stage: Stage, **changes: object) -> Image:
 
 
 def test_identities_swapped_between_two_boxes_are_less_like_their_references(
-    stages: list[Stage], dino: Regions, clip: ClipScorer
+    stages: list[Stage], dino: Regions, clip: ClipScorer, finder: EntityFinder
 ) -> None:
     right = [stage.case() for stage in stages]
     swapped = [s.case(redrawn(s, things=s.scene.things[::-1])) for s in stages]
     likeness = RegionLikeness("dino", dino)
     assert difference(likeness, right, swapped).low > 0.2
+    assert difference(RegionIdentity(dino), right, swapped).low > 0.6
+    # They are still there, so what asks for no place cannot tell.
+    assert abs(difference(FoundLikeness(finder, dino), right, swapped).value) < 0.1
     assert difference(RegionLikeness("clip_i", Regions(clip, size=CROP)), right, swapped).low > 0
     assert difference(RegionText(clip, Regions(clip, size=CROP)), right, swapped).low > 0
     # Against the backgrounds of photo and scene: the thing alone tells as well.
@@ -184,6 +190,7 @@ def test_a_thing_drawn_elsewhere_is_told_by_its_place(
     assert min(recall(right).values.mean(), recall(moved).values.mean()) > 0.8
     assert difference(LocationError(finder), right, moved).low > 0.3
     assert difference(BoxIoU(finder), right, moved).low > 0.4
+    assert difference(EntityInMask(finder), right, moved).low > 0.4
     assert difference(BackgroundChange("largest"), right, moved).low > 50
     assert BackgroundChange("largest")(right).values.max() == 0
 
@@ -248,11 +255,12 @@ def test_swapped_attributes_are_told_by_leakage(stages: list[Stage], clip: ClipS
 
 
 def test_a_missing_thing_lowers_recall_and_stays_in_the_means(
-    stages: list[Stage], finder: EntityFinder
+    stages: list[Stage], finder: EntityFinder, dino: Regions
 ) -> None:
     right, missing = [s.case() for s in stages], [s.case(s.without_last) for s in stages]
     recall = EntityRecall(finder)
     assert difference(recall, right, missing).low > 0.2
+    assert difference(FoundLikeness(finder, dino), right, missing).low > 0.2
     assert recall(missing).values.max() <= 0.5  # one thing never counts for two
     error = LocationError(finder)
     scores = error(missing)

@@ -110,6 +110,21 @@ def require_box(box_xyxy01: Box, image_HWC: Image) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
+def closer(image_HWC: Image, box_xyxy01: Box, *, context: float) -> Image:
+    """The square around a thing, longer than its box by `context`, at its own pixels."""
+    window = Window.around(box_xyxy01, image_HWC, context=context)
+    return window.cut(image_HWC, window.side)
+
+
+def middle(image_HWC: Image, size: int) -> Image:
+    """The middle square, scaled to `size` pixels."""
+    height, width = image_HWC.shape[:2]
+    side = min(height, width)
+    return Window(left=(width - side) // 2, top=(height - side) // 2, side=side).cut(
+        image_HWC, size
+    )
+
+
 def box_mask(box_xyxy01: Box, image_HWC: Image) -> Image:
     """uint8 [H, W], 255 inside the box. Raises UserError as `require_box`."""
     left, top, right, bottom = require_box(box_xyxy01, image_HWC)

@@ -14,13 +14,16 @@ from insitu.evaluation.findings import Finding
 from insitu.evaluation.metrics import Case, Entity, Image, Metric, Photo, Scores
 from insitu.evaluation.metrics.edges import BackgroundChange
 from insitu.evaluation.metrics.entities import (
+    BoxIoU,
     EntityFinder,
     EntityInMask,
     EntityRecall,
+    FoundLikeness,
     LocationError,
 )
 from insitu.evaluation.metrics.faces import FaceFound, FaceLikeness, FaceReader
 from insitu.evaluation.metrics.regions import (
+    PictureText,
     RegionIdentity,
     RegionLikeness,
     Regions,
@@ -39,7 +42,8 @@ AROUND = 0.1
 MEASURES = {
     "inpaint_anywhere": ("own_box", "dino", "found", "background_mean"),
     "anyphoto": ("face_sim_ref", "face_found"),
-    "eligen": ("in_mask", "entity_recall", "location_error", "clip_t"),
+    "uno": ("dino_found", "found", "clip_t_global"),
+    "eligen": ("in_mask", "box_iou", "entity_recall", "location_error", "clip_t"),
 }
 """Metrics by method, its own measure first."""
 
@@ -67,9 +71,12 @@ class Eyes:
             BackgroundChange("mean"),
             FaceLikeness(reader, "reference"),
             FaceFound(reader),
+            FoundLikeness(finder, known),
+            PictureText(self.clip),
             EntityInMask(finder),
             EntityRecall(finder),
             LocationError(finder),
+            BoxIoU(finder),
             RegionText(self.clip, seen),
         ]
         by_name = {metric.scale.name: metric for metric in every}
@@ -124,6 +131,7 @@ def trial(
             Case(
                 image=picture, entities=wanted[n // seeds],
                 source=request.image if request.background == "keep" else None,
+                text=request.prompt,
             )
             for n, (picture, request) in enumerate(zip(painted, asked, strict=True))
         ]  # fmt: skip

@@ -23,9 +23,12 @@ NAMES = {
     "background_mean": "Mean background change outside of the boxes, in grey levels",
     "face_sim_ref": "Face similarity to the reference, by the face embedder",
     "face_found": "Faces found, of those that were asked for",
-    "in_mask": "Found with its centre in its mask",
+    "in_mask": "Found in its place: its box overlaps the one asked for by an IoU of 0.5",
     "entity_recall": "Found anywhere",
     "location_error": "Location error, how far off it stands, in diagonals of its box",
+    "dino_found": "DINO of what was found with its reference, not found = -1",
+    "clip_t_global": "CLIP-T, does the picture show what the prompt says",
+    "box_iou": "IoU of the box of what was found with the box asked for",
     "clip_t": "CLIP-T, does the place show what its prompt says",
 }
 

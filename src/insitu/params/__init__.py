@@ -57,6 +57,7 @@ from insitu.params.spine import (
     Tune,
 )
 from insitu.params.training import Training
+from insitu.params.uno import Uno
 
 __all__ = [
     "Checkpoint",
@@ -105,6 +106,7 @@ class Params(Settings):
     quadruples: Quadruples = Field(description="LAR-Gen's data.")
     groups: Groups = Field(description="AnyPhoto's data and face bank.")
     anyphoto: AnyPhoto = Field(description="AnyPhoto: faces at places, each from one picture.")
+    uno: Uno = Field(description="UNO: pictures of given subjects.")
     eligen: EliGen = Field(description="EliGen: entities in words, at places of any shape.")
 
     @model_validator(mode="after")

@@ -143,14 +143,25 @@ class Pairs(Settings):
     test: Share = Field(description="Share of identities for test.")
 
 
+class UnoAdapter(Settings):
+    """UNO as a generator."""
+
+    adapter: str = Field(
+        min_length=1,
+        description="A trained adapter's folder, or the published safetensors file.",
+    )
+
+
 class Candidates(Settings):
     """The pictures that a generator makes of the pairs."""
 
-    generator: Literal["world", "flux"] = Field(
-        description="world: with the faults below; flux: text to image from the prompt."
+    generator: Literal["world", "flux", "uno"] = Field(
+        description="world: with the faults below; flux: text to image from the prompt; uno: from"
+        " the prompt and the references."
     )
     size: Pixels = Field(description="Side in pixels.")
     flux: Flux = Field(description="How FLUX draws.")
+    uno: UnoAdapter = Field(description="What UNO draws with.")
     faults: Faults = Field(description="How the world fails.")
 
 

@@ -145,7 +145,7 @@ def read_photo(data: bytes) -> NDArray[np.uint8]:
                     f"At most {MAX_PIXELS} pixels are taken.",
                     "Give a smaller photo.",
                 )
-            return np.asarray(picture.convert("RGB"), np.uint8)
+            return np.array(picture.convert("RGB"), np.uint8)
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):

@@ -12,12 +12,11 @@ from insitu.evaluation.metrics.cases import (
     Case,
     Entity,
     Image,
-    Mask,
+    Photo,
     Remembered,
-    entity_mask,
     missing,
 )
-from insitu.evaluation.metrics.regions import entities, given
+from insitu.evaluation.metrics.regions import Regions, entities, given, refs
 from insitu.evaluation.metrics.scores import Failure, Parts, Scale, Scores, score
 from insitu.perception.detector import Detection, ZeroShotDetector, iou
 from insitu.perception.segmenter import Segmenter
@@ -132,12 +131,13 @@ class EntityRecall:
 
 
 class EntityInMask:
-    """1 for an entity that is found with its box's centre in its mask, else 0."""
+    """1 for an entity whose found box overlaps its mask's box by an IoU of one half, else 0."""
 
     scale = Scale(name="in_mask", low=0, high=1, higher_is_better=True, unit="share in place")
 
-    def __init__(self, finder: EntityFinder) -> None:
-        self.finder = finder
+    def __init__(self, finder: EntityFinder, *, least: float = 0.5) -> None:
+        """`least` = the IoU that counts as in place, 0..1."""
+        self.finder, self.least = finder, least
 
     def __call__(self, cases: Sequence[Case]) -> Scores:
         return score(self.scale, cases, self._measure, each_entity=True)
@@ -145,18 +145,49 @@ class EntityInMask:
     def _measure(self, cases: list[Case]) -> list[Parts]:
         return [
             tuple(
-                float(d is not None and _within(d.box_xyxy01, entity_mask(entity, case.picture)))
+                float(d is not None and _box_iou(d.box_xyxy01, entity.box_xyxy01) >= self.least)
                 for entity, d in zip(case.entities, own, strict=True)
             )
             for case, own in zip(cases, self.finder.cases(cases), strict=True)
         ]
 
 
-def _within(box_xyxy01: Box, mask_HW: Mask) -> bool:
-    """Whether a box's centre is in a mask."""
-    (x, y), (height, width) = np.reshape(box_xyxy01, (2, 2)).mean(0), mask_HW.shape
-    row, column = (min(int(share * n), n - 1) for share, n in ((y, height), (x, width)))
-    return bool(mask_HW[row, column])
+class FoundLikeness:
+    """Mean cosine of what is found with the entity's references, wherever it stands, -1..1.
+
+    DINO for pictures that are asked for without places; what is not found has -1.
+    """
+
+    scale = Scale(name="dino_found", low=-1, high=1, higher_is_better=True, unit="cosine")
+
+    def __init__(self, finder: EntityFinder, regions: Regions) -> None:
+        self.finder, self.regions = finder, regions
+
+    def __call__(self, cases: Sequence[Case]) -> Scores:
+        return score(self.scale, cases, self._measure, each_entity=True)
+
+    def _measure(self, cases: list[Case]) -> list[Parts]:
+        found = self.finder.cases(cases)
+        seen = [
+            [None if d is None else _there(case, d) for d in own]
+            for case, own in zip(cases, found, strict=True)
+        ]
+        asked = [photo for own in seen for photo in own if photo is not None]
+        asked += [photo for case in cases for entity in case.entities for photo in refs(entity)]
+        known = dict(zip(asked, self.regions.photos(asked), strict=True))
+        return [
+            tuple(
+                _not_found(entity)
+                if photo is None
+                else float(torch.stack([known[p] @ known[photo] for p in refs(entity)]).mean())
+                for entity, photo in zip(case.entities, own, strict=True)
+            )
+            for case, own in zip(cases, seen, strict=True)
+        ]
+
+
+def _there(case: Case, found: Detection) -> Photo:
+    return Photo(image=case.picture, box_xyxy01=found.box_xyxy01)
 
 
 class LocationError:

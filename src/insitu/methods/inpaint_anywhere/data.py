@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from insitu.backbones.zoom import Window, box_mask, resized
+from insitu.backbones.zoom import box_mask, closer, resized
 from insitu.methods import VALIDATION, Box, Example, Image, Placement, Request
 from insitu.methods.inpaint_anywhere.method import Settings
 from insitu.methods.inpaint_anywhere.painting import placeholder
@@ -63,10 +63,8 @@ def _box(box: Any) -> Box:
 
 
 def _closer(reference: BankReference) -> Image:
-    """The square around the thing, so that it fills the reference's tokens."""
-    image = reference.image.array()
-    window = Window.around(reference.box.xyxy01, image, context=CONTEXT)
-    return window.cut(image, window.side)
+    """So close that the thing fills the reference's tokens."""
+    return closer(reference.image.array(), reference.box.xyxy01, context=CONTEXT)
 
 
 def _prompt(row: BoundId, settings: Settings) -> str:

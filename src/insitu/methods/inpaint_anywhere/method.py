@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from insitu.backbones import adapters
 from insitu.backbones.branches import Cache, Inputs, Layout, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
-from insitu.backbones.zoom import Window
+from insitu.backbones.zoom import middle
 from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Request, Told
 from insitu.methods.inpaint_anywhere.layout import IDENTITY, INPAINT, Group, layout
@@ -135,7 +135,7 @@ class InpaintAnywhere:
         references, boxes, present = [], [], []
         for example in examples:
             missing = own.most - len(example.placements)
-            given = [_scaled(_reference(p.reference), size) for p in example.placements]
+            given = [middle(_reference(p.reference), size) for p in example.placements]
             references.append(np.stack(given + [blank] * missing))
             boxes.append(
                 [p.box_xyxy01 for p in example.placements] + [(0.0, 0.0, 1.0, 1.0)] * missing
@@ -200,9 +200,7 @@ class InpaintAnywhere:
         images, masks = (
             np.stack(x) for x in zip(*(canvas(backbone, r) for r in requests), strict=True)
         )
-        references = [
-            _scaled(_reference(p.reference), size) for r in requests for p in r.placements
-        ]
+        references = [middle(_reference(p.reference), size) for r in requests for p in r.placements]
         count = len(requests[0].placements)
         encoded = backbone.encode(np.stack(references)).unflatten(0, (len(requests), count))
         boxes = torch.tensor([[p.box_xyxy01 for p in r.placements] for r in requests])
@@ -302,11 +300,3 @@ def _mask(example: Example) -> Image:
 def _reference(image: Image | None) -> Image:
     assert image is not None  # `accepts` asks for one
     return image
-
-
-def _scaled(image: Image, size: int) -> Image:
-    """The middle square of a reference at the size that it is encoded at."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    window = Window(left=(width - side) // 2, top=(height - side) // 2, side=side)
-    return window.cut(image, size)
