@@ -43,10 +43,14 @@ def examples(params: Params, name: str) -> Iterator[Example]:
     return data_of(name).examples(rows(name), method(params, name).settings, **_size(params))
 
 
-def requests(params: Params, name: str, split: str, most: int) -> list[Request]:
-    """The first rows of a split as they would be asked for, `most` at most."""
-    own = method(params, name).settings
-    made = data_of(name).requests(rows(name), own, split=split, **_size(params))
+def requests(params: Params, name: str, splits: Iterable[str], most: int) -> list[Request]:
+    """Rows of splits, one split after the other, as they would be asked for, `most` at most."""
+    own, data = method(params, name).settings, data_of(name)
+    made = (
+        request
+        for split in splits
+        for request in data.requests(rows(name), own, split=split, **_size(params))
+    )
     return list(itertools.islice(made, most))
 
 

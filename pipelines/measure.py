@@ -6,18 +6,24 @@ Run from the repository's root:
 """
 
 import argparse
+import csv
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from insitu.files import replace_text, replacing
+from insitu.methods import VALIDATION
 from insitu.params import Params
 from insitu.registry.package import Package
 from pipelines import _methods, _step
 from pipelines._paths import TRAINED
 
 REPORTS = Path("reports/trained")
-SPLIT = "test"
+SPLITS = ("test", VALIDATION)
+"""Both held out: the latter is only looked at while it is trained."""
+SCORES = "scores.csv"
+"""Every picture's scores, beside the page."""
 
 
 def main(params: Params, report: _step.Report, name: str) -> None:
@@ -60,13 +66,14 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     )  # fmt: skip
     done = trained.trial(
         method, backbone, load_file(package.weights),
-        _methods.requests(params, name, SPLIT, own.requests), eyes.metrics(name),
+        _methods.requests(params, name, SPLITS, own.requests), eyes.metrics(name),
         seeds=own.seeds, seed=params.seed,
     )  # fmt: skip
     summary = trained.summarize(done, seed=params.seed)
     with replacing(REPORTS / name) as fresh:
         write(trained_page.make(done, summary, title=f"{name}, trained and not"), fresh)
         Image.fromarray(trained_page.overview(done)).save(fresh / "overview.png")
+        _write_table(fresh / SCORES, trained.rows(done))
     told = {metric: figures(found, trained.WAYS) for metric, found in summary.items()}
     replace_text(REPORTS / f"{name}.json", json.dumps(told, indent=2) + "\n")
     shown = {}
@@ -80,6 +87,13 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     page = REPORTS / name / "index.html"
     report(shown | {"page": str(page), "overview": str(REPORTS / name / "overview.png")})
     print(f"wrote {page}")
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     source = Source(
         encoded=ENCODED / name,
         facts=_methods.facts(params, name),
-        requests=_methods.requests(params, name, VALIDATION, PAINTED),
+        requests=_methods.requests(params, name, (VALIDATION,), PAINTED),
     )
     wanted, target = input_digest(source, setup), TRAINED / name
     if _finished(name) == wanted:

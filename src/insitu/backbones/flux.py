@@ -60,7 +60,7 @@ class FluxBackbone:
             part.requires_grad_(False).eval()
         branching(pipeline.transformer)
         self._require_size()
-        self.encode_text = functools.lru_cache(maxsize=4096)(self._encode_text)
+        self.encode_text = functools.lru_cache(maxsize=16)(self._encode_text)
 
     @classmethod
     def load(

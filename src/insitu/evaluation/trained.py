@@ -179,6 +179,17 @@ def _known(placement: Placement) -> tuple[float, float, float, float]:
     return float(x0), float(y0), float(x1), float(y1)
 
 
+def rows(done: Trial) -> list[dict[str, object]]:
+    """Every score, as a row for a table: way, request, seed, and a value for each metric."""
+    return [
+        {"way": way, "request": n, "seed": r}
+        | {name: round(float(done.values(way, name)[n, 0, r]), 6) for name in done.scores[way]}
+        for way in WAYS
+        for n in range(len(done.requests))
+        for r in range(len(done.pictures[way][n]))
+    ]
+
+
 def summarize(done: Trial, *, seed: int) -> dict[str, Finding]:
     """Trained against untrained by metric, with a bootstrap over requests, then seeds."""
     first, second = WAYS

@@ -114,7 +114,7 @@ def to_tensor(image_HWC: np.ndarray) -> Tensor:
             "Faces are read from uint8 RGB images of shape [height, width, 3].",
             "Convert it to RGB with values 0..255.",
         )
-    return torch.from_numpy(np.ascontiguousarray(image_HWC)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)[None].float() / 255
 
 
 class FaceAnalyser(nn.Module):

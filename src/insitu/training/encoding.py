@@ -137,7 +137,7 @@ class Encoded:
             raise UserError(
                 f"The encoded examples in {folder} were to be trained on.",
                 f"They were encoded from something else: {told}.",
-                "Encode them again: dvc repro encode.",
+                f"Encode them again: {_command(folder)}.",
             )
         return cls(str(folder), manifest, cache)
 
@@ -200,7 +200,7 @@ def _manifest(folder: str, cache: Path | None) -> dict[str, Any]:
         raise UserError(
             f"Encoded examples were looked for in {folder}.",
             f"There is no {MANIFEST} of format {FORMAT}, so none were encoded, or not to the end.",
-            "Encode them: dvc repro encode.",
+            f"Encode them: {_command(folder)}.",
         ) from None
     return manifest
 
@@ -279,3 +279,9 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     temporary = path.with_suffix(".tmp")
     save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
     temporary.replace(path)
+
+
+def _command(folder: str | Path) -> str:
+    """What encodes into a folder: a method's lies beside the folder of the subjects'."""
+    *_, parent, name = str(folder).rstrip("/").split("/")
+    return "dvc repro encode" if parent == "subjects" else f"dvc repro prepare@{name}"
