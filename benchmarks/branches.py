@@ -15,6 +15,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -29,11 +30,12 @@ from insitu.backbones.branches import Cache
 from insitu.backbones.branches.attention import attend
 from insitu.backbones.branches.layout import spans
 from insitu.backbones.flux import FluxBackbone
-from insitu.methods import Placement, Request
+from insitu.methods import Example, Placement, Request, Told, find, pinned
+from insitu.methods.anyphoto.placing import placed
 from insitu.methods.inpaint_anywhere import make
 from insitu.methods.inpaint_anywhere.layout import layout
 from insitu.methods.inpaint_anywhere.method import InpaintAnywhere
-from insitu.params import load
+from insitu.params import Params, load
 from pipelines import _step
 
 Way = Callable[[], object]
@@ -46,6 +48,8 @@ RATIOS = {
     "a third identity": ("cached 3", "cached 2", None),
     "a fourth identity": ("cached 4", "cached 3", None),
     "attention by views, FLUX.1-dev at 512": ("dense", "views", None),
+    "a training step from what was encoded": ("step and encoders", "step", None),
+    "AnyPhoto's pruned canvases, two faces": ("whole canvases", "pruned canvases", None),
 }
 
 
@@ -82,7 +86,7 @@ def ways() -> dict[str, Way]:
     found["uncached 2"] = lambda: uncached(lambda: one.paint(base, [request(2)]))
     found["two passes"] = lambda: each.paint(base, [request(2)])
     found["two passes uncached"] = lambda: uncached(lambda: each.paint(base, [request(2)]))
-    return found | attention()
+    return found | steps(base, one) | attention() | canvases(params)
 
 
 def request(count: int) -> Request:
@@ -102,6 +106,74 @@ def request(count: int) -> Request:
 def uncached(paint: Way) -> None:
     with patch.object(Cache, "holds", lambda self, following: False):
         paint()
+
+
+def steps(base: FluxBackbone, method: InpaintAnywhere, batch: int = 4) -> dict[str, Way]:
+    """Forward and backward of two identities: from what is kept, or with the encoders each time."""
+    asked = request(2)
+    examples = [
+        Example(
+            id=str(k), image=asked.image, mask=np.full(asked.image.shape[:2], 255, np.uint8),
+            prompt=asked.prompt, placements=asked.placements, pool="boundid",
+        )
+        for k in range(batch)
+    ]  # fmt: skip
+
+    def told() -> Told:
+        text = base._encode_text(tuple(example.prompt for example in examples))
+        with torch.no_grad():
+            seen = method.condition(base, examples)
+        return seen | {"text.tokens": text.tokens, "text.pooled": text.pooled}
+
+    def step(given: Told) -> None:
+        with torch.enable_grad():
+            terms = method.loss(base, given, torch.randn_like(given["z_0"]), torch.rand(batch))
+            sum(term.mean() for term in terms.values()).backward()
+
+    kept = told()
+    return {"step": lambda: step(kept), "step and encoders": lambda: step(told())}
+
+
+def canvases(params: Params) -> dict[str, Way]:
+    """Two people in one picture, each on a canvas of its own: its tokens under the face, or all."""
+    base: FluxBackbone = bases.load("flux", params.models.flux, device=torch.device("cpu"))
+    own = pinned("anyphoto", params.anyphoto.model_dump(exclude={"train"}), params.models)
+    rng = world.rng_for("benchmark", "faces")
+    scene = world.render(world.sample_scene(rng, count=2, people=True, style="photo"), 64)
+    places = [thing.landmarks_xy01 for thing in scene.things]
+    references = []
+    for thing in scene.things:
+        photo = world.portrait(thing.thing, rng, 64)
+        references.append((photo.image, photo.things[0].landmarks_xy01))
+    asked = Request(
+        image=scene.image, prompt="two people on the grass", seed=0, background="free",
+        placements=tuple(
+            Placement(
+                box_xyxy01=(0.0, 0.0, 1.0, 1.0), landmarks_xy01=points(at), reference=image,
+                reference_landmarks_xy01=points(known),
+            )
+            for at, (image, known) in zip(places, references, strict=True)
+        ),
+    )  # fmt: skip
+    found: dict[str, Way] = {}
+    for name, location in (("pruned canvases", "pruned"), ("whole canvases", "canvas")):
+        method = find("anyphoto", own | {"location": location})
+        seen = placed(base, method._analyser(base), method._rules(base), asked)
+        print(f"{name}: {sum(len(face.places) for face in seen)} tokens of faces")
+        found[name] = functools.partial(anyphoto, method, base, asked)
+    return found
+
+
+def anyphoto(method: Any, base: FluxBackbone, asked: Request) -> None:
+    method.attach(base)
+    try:
+        method.paint(base, [asked])
+    finally:
+        method.detach(base)
+
+
+def points(landmarks: Any) -> tuple[tuple[float, float], ...]:
+    return tuple((float(x), float(y)) for x, y in landmarks)
 
 
 def attention() -> dict[str, Way]:

@@ -13,10 +13,10 @@ from insitu.backbones.zoom import closer
 from insitu.digest import file_digest
 from insitu.methods import Placement, Request, find
 from insitu.methods.uno.data import CONTEXT
-from insitu.methods.uno.method import EVERYWHERE
 from insitu.params import Params
 from insitu.records.engines import Pair
 from insitu.registry.package import Package
+from insitu.requests import EVERYWHERE
 from insitu.synthesis.generators import Drawn
 from pipelines import _step
 

@@ -11,6 +11,7 @@ from insitu.errors import UserError
 
 Image = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+EVERYWHERE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,7 @@ class Accepts:
         takes: what it may have beyond that.
         negative_prompt: one is heeded.
         free: it can paint whole pictures, of which the photo gives only the size.
+        places: it is told where things go; else boxes must be the whole picture.
         keeps: it can leave what is outside of the placements as it is.
         style: it heeds a picture that the whole is to be like.
         prompt: one that it takes, with the most placements.
@@ -121,6 +123,7 @@ class Accepts:
     negative_prompt: bool = False
     free: bool = False
     keeps: bool = True
+    places: bool = True
     style: bool = False
     prompt: str = "a"
     said: Mapping[str, str] = field(
@@ -199,6 +202,12 @@ class Accepts:
                     "It needs one for each placement.",
                     "Add it, or choose another method.",
                 )
+        if not self.places and placement.box_xyxy01 != EVERYWHERE:
+            raise UserError(
+                f"Placement {number} was given to {method} with the box {placement.box_xyxy01}.",
+                "It is told what is seen and not where, and would ignore it.",
+                "Give the box 0,0,1,1, or choose another method.",
+            )
         if placement.reference is not None:
             _require_picture(placement.reference, f"The reference of placement {number}")
         if placement.mask is None:

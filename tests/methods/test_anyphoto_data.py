@@ -85,7 +85,7 @@ def test_rows_become_examples_with_their_own_faces_and_others(rows: dict[str, An
 
 def test_held_out_photos_are_asked_for_with_references_from_the_bank(rows: dict[str, Any]) -> None:
     held_out = [row for row in rows["groups"] if row.split == "validation"]
-    asked = list(requests(rows, SETTINGS, size=64, seed=5))
+    asked = list(requests(rows, SETTINGS, size=64, seed=5, split=VALIDATION))
     assert len(asked) == len(held_out) > 0
     assert [request.seed for request in asked] == [5 + k for k in range(len(held_out))]
     for request, row in zip(asked, held_out, strict=True):
@@ -100,7 +100,7 @@ def test_what_cannot_be_learned_from_is_refused_whole(rows: dict[str, Any]) -> N
     with pytest.raises(UserError, match=r"photos show more than 1 faces.*anyphoto\.faces to"):
         list(examples(rows, SimpleNamespace(faces=1), size=64, seed=0))
     with pytest.raises(UserError, match="no picture of that identity"):
-        list(requests({**rows, "faces": []}, SETTINGS, size=64, seed=0))
+        list(requests({**rows, "faces": []}, SETTINGS, size=64, seed=0, split=VALIDATION))
     without = list(examples({**rows, "faces": []}, SETTINGS, size=64, seed=0))
     assert all(not p.others for one in without for p in one.placements)
 

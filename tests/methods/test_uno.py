@@ -17,8 +17,9 @@ from insitu.methods import Example, Image, Placement, Request, Told
 from insitu.methods.uno import Settings, Uno
 from insitu.methods.uno.keys import from_published
 from insitu.methods.uno.layout import layout
-from insitu.methods.uno.method import EVERYWHERE, PREFIX
+from insitu.methods.uno.method import PREFIX
 from insitu.params import FluxCheckpoint
+from insitu.requests import EVERYWHERE
 
 SIZE, WORDS = 32, 16
 SETTINGS = Settings(

@@ -5,9 +5,9 @@ from typing import Any
 
 from insitu.backbones.zoom import closer, resized
 from insitu.methods import VALIDATION, Example, Placement, Request
-from insitu.methods.uno.method import EVERYWHERE
 from insitu.records import Record
 from insitu.records.engines import BoundId
+from insitu.requests import EVERYWHERE
 
 SETS: Mapping[str, type[Record]] = {"boundid": BoundId}
 LEARN = "boundid"

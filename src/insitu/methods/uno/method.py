@@ -23,7 +23,6 @@ ATTENTION = (
     r"(single_)?transformer_blocks\.\d+\."
     r"(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|proj_out)"
 )
-EVERYWHERE = (0.0, 0.0, 1.0, 1.0)
 BATCH = 8
 """Pictures painted at once."""
 
@@ -63,6 +62,7 @@ class Uno:
             takes=frozenset({"prompt"}),
             free=True,
             keeps=False,
+            places=False,
         )
 
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
@@ -128,7 +128,6 @@ class Uno:
         """
         for request in requests:
             self.accepts.require(self.name, request)
-            _require_everywhere(request)
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
             size = backbone.fitting(*request.image.shape[:2])
@@ -187,13 +186,3 @@ def _references(placements: Sequence[Placement], size: int) -> list[Image]:
         assert placement.reference is not None  # `accepts` asks for one
         found.append(middle(placement.reference, size))
     return found
-
-
-def _require_everywhere(request: Request) -> None:
-    for number, placement in enumerate(request.placements, start=1):
-        if placement.box_xyxy01 != EVERYWHERE:
-            raise UserError(
-                f"Placement {number} was given to uno with the box {placement.box_xyxy01}.",
-                "It is told who is seen and not where, and would ignore it.",
-                "Give the box 0,0,1,1, or choose another method: inpaint_anywhere.",
-            )

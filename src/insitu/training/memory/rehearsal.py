@@ -18,6 +18,7 @@ from insitu.backbones.precision import (
     weights_bytes,
 )
 from insitu.methods import Example, Method, Placement, Request, find
+from insitu.requests import EVERYWHERE
 from insitu.training import averages, optimizers
 from insitu.training.data import CHANCES
 from insitu.training.memory.live import Live, fake_mode, no_numbers
@@ -194,7 +195,7 @@ class Rehearsal:
             "reference_landmarks_xy01": FACE,
         }
         given = {name: holds[name] for name in accepts.needs | accepts.takes}
-        box = (0.2, 0.2, 0.8, 0.8)
+        box = (0.2, 0.2, 0.8, 0.8) if accepts.places else EVERYWHERE
         return (Placement(box_xyxy01=box, **given),) * accepts.placements[1]
 
 
