@@ -1,4 +1,7 @@
-"""Draws the pictures of docs/world.md: python docs/pictures.py [folder]."""
+"""Draws the pictures of docs/world.md: python docs/pictures.py [folder].
+
+And takes over what `dvc repro measure@<method>` has drawn of each trained method, where it lies.
+"""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +18,7 @@ Tile = tuple[np.ndarray, str]
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+TRAINED = Path(__file__).resolve().parents[1] / "reports" / "trained"
 SIDE = 128
 GAP = 8
 LINE = 15
@@ -24,10 +28,12 @@ MASK_COLOURS = ((230, 80, 60), (60, 140, 220), (250, 190, 40), (80, 180, 90))
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in SHEETS.items():
+    sheets = {name: draw() for name, draw in SHEETS.items()}
+    sheets |= {path.parent.name: Image.open(path) for path in TRAINED.glob("*/overview.png")}
+    for name, drawn in sheets.items():
         path = folder / f"{name}.png"
         # 256 colours look the same here and keep a picture under 150 kB.
-        draw().quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        drawn.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
         print(f"{path} {path.stat().st_size // 1000} kB")
 
 
