@@ -274,7 +274,12 @@ def place(
         str | None, typer.Option(metavar="FILE", help="A picture that the whole is to be like.")
     ] = None,
     free: Annotated[bool, typer.Option("--free", help="Paint the whole picture.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of sampling.")] = None,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the method, other than it was trained."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the picture.")] = 0,
     version: Annotated[
         str, typer.Option(help="Of a subject's adapter, a number or an alias.")
@@ -305,7 +310,7 @@ def place(
             style=None if style is None else places.canvas_of(style),
         )  # fmt: skip
         folder = adapter or TRAINED / what
-        painted, package = places.paint(settings, what, folder, request, steps=steps)
+        painted, package = places.paint(settings, what, folder, request, changed or ())
         said = f"{what}, {package.digest[:12]}"
     else:
         if box is None:
@@ -314,11 +319,11 @@ def place(
                 "Nothing says where.",
                 "Add the subject's box as a third word, or a method's places with --at.",
             )
-        if negative_prompt is not None or style or free or steps or adapter:
+        if negative_prompt is not None or style or free or changed or adapter:
             raise UserError(
                 f"The subject {what} was to be placed with an option of methods.",
                 "A subject's registered adapter paints as it was measured.",
-                "Leave out --negative-prompt, --style, --free, --steps and --adapter.",
+                "Leave out --negative-prompt, --style, --free, --set and --adapter.",
             )
         placed = _engine(settings).place(
             subject=what, image=places.canvas_of(image), box_xyxy01=places.box_of(box),

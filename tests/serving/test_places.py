@@ -28,6 +28,7 @@ from insitu.serving.places import place_of
 from tests.tiny import write_params
 
 SIZE = 32
+FEW = ("--set", "steps=2")
 OTHER = "data/trained/anyphoto"
 FACE = "landmarks=.4,.4,.6,.4,.5,.5,.42,.6,.58,.6"
 ASKED = {
@@ -95,7 +96,9 @@ def test_each_method_paints_what_the_words_ask_for(
     prompt, more, at = ASKED[name]
 
     def painted(*words: str) -> np.ndarray:
-        done = place(name, "photo.png", "--prompt", prompt, "--steps", "2", *more, *words, at=at)
+        done = place(
+            name, "photo.png", "--prompt", prompt, "--set", "steps=2", *more, *words, at=at
+        )
         assert done.exit_code == 0, done.output
         return np.asarray(Image.open("placed.png"))
 
@@ -108,7 +111,9 @@ def test_each_method_paints_what_the_words_ask_for(
 def test_a_whole_picture_needs_no_photo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     prompt, _, at = ASKED["anyphoto"]
-    done = place("anyphoto", f"{SIZE}x{SIZE}", "--prompt", prompt, "--free", "--steps", "1", at=at)
+    done = place(
+        "anyphoto", f"{SIZE}x{SIZE}", "--prompt", prompt, "--free", "--set", "steps=1", at=at
+    )
     assert done.exit_code == 0, done.output
 
 
@@ -127,6 +132,8 @@ def test_a_whole_picture_needs_no_photo(folder: Path, monkeypatch: pytest.Monkey
         ("anyphoto", (), (f"{FACE} reference=ref.png reference_{FACE}",), "paints whole pictures"),
         ("eligen", ("--adapter", "nowhere"), ("box=0,0,1,1 prompt=mug",), "There is none"),
         ("eligen", ("--adapter", OTHER), ("box=0,0,1,1 prompt=mug",), "of anyphoto"),
+        ("eligen", ("--set", "depth=3"), ("box=0,0,1,1 prompt=mug",), "no key=value"),
+        ("eligen", ("--set", "steps=none"), ("box=0,0,1,1 prompt=mug",), "It cannot be"),
         ("eligen", ("0,0,1,1",), ("box=0,0,1,1 prompt=mug",), "A box alone is a subject's"),
         ("mug-1", (), (), "Nothing says where"),
         ("mug-1", ("0,0,1,1", "--free"), (), "paints as it was measured"),

@@ -2,11 +2,15 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from safetensors.torch import load_file
 
 from insitu.errors import UserError
@@ -67,16 +71,16 @@ def canvas_of(text: str) -> Image:
 
 
 def paint(
-    params: Params, name: str, folder: Path, request: Request, *, steps: int | None = None
+    params: Params, name: str, folder: Path, request: Request, changed: Sequence[str] = ()
 ) -> tuple[Image, Package]:
     """One picture by the adapter in a folder; its method's settings are those of its training.
 
     Args:
-        steps: of sampling, instead of the settings' own.
+        changed: settings that are otherwise this time, `key=value` as params.yaml has them.
 
     Raises:
-        UserError: there is no such adapter, it is another method's or another base's, or the
-            method refuses the request.
+        UserError: there is no such adapter, it is another method's or another base's, a setting is
+            unknown or out of range, or the method refuses the request.
     """
     if not folder.is_dir():
         raise UserError(
@@ -91,8 +95,7 @@ def paint(
             f"It is one of {package.card.method}.",
             f"Ask {package.card.method}, or name another folder.",
         )
-    settings = package.card.settings["method"] | ({} if steps is None else {"steps": steps})
-    method = find(name, settings)
+    method = find(name, package.card.settings["method"] | _changes(params, name, changed))
     # Before the base is loaded: what the method cannot do takes no time to refuse.
     method.accepts.require(name, request)
 
@@ -112,6 +115,32 @@ def paint(
         return method.paint(backbone, [request])[0], package
     finally:
         method.detach(backbone)
+
+
+def _changes(params: Params, name: str, changed: Sequence[str]) -> dict[str, Any]:
+    """Settings by name, checked as those of params.yaml are."""
+    known = getattr(params, name)
+    plain, own = known.model_dump(exclude={"train"}), type(known)
+    given: dict[str, Any] = {}
+    for word in changed:
+        key, equals, value = word.partition("=")
+        if not equals or key not in plain:
+            raise UserError(
+                f"{word!r} was to be set for {name}.",
+                "It is no key=value of its settings.",
+                f"Use one of: {', '.join(plain)}.",
+            )
+        try:
+            given[key] = YAML(typ="safe", pure=True).load(value)
+            checked = own.model_validate(known.model_dump() | given).model_dump()
+        except (YAMLError, ValidationError) as error:
+            raise UserError(
+                f"{word!r} was to be set for {name}.",
+                f"It cannot be: {' '.join(str(error).split())}.",
+                f"{key}: {own.model_fields[key].description}",
+            ) from None
+        given[key] = checked[key]
+    return given
 
 
 def _words(text: str) -> dict[str, str]:
