@@ -89,6 +89,7 @@ SETTINGS = {
     "guidance-6": call(guidance_scale=6.0),
     "two-passes-1.5": call(true_cfg_scale=1.5, negative_prompt=""),
     "two-passes-2": call(true_cfg_scale=2.0, negative_prompt=""),
+    "two-passes-3": call(true_cfg_scale=3.0, negative_prompt=""),
     "two-passes-only": call(guidance_scale=1.0, true_cfg_scale=3.5, negative_prompt=""),
 }
 

@@ -2,12 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from insitu.backbones.parts import encoder_digests
 from insitu.digest import code_digest, file_digest
+from insitu.errors import UserError
 from insitu.methods import Example, Method, Request, data_of, find, pinned
 from insitu.params import Params
 from insitu.records import Record, read
@@ -43,15 +44,27 @@ def examples(params: Params, name: str) -> Iterator[Example]:
     return data_of(name).examples(rows(name), method(params, name).settings, **_size(params))
 
 
-def requests(params: Params, name: str, splits: Iterable[str], most: int) -> list[Request]:
-    """Rows of splits, one split after the other, as they would be asked for, `most` at most."""
+def requests(params: Params, name: str, splits: Sequence[str], most: int) -> list[Request]:
+    """Rows of splits, one split after the other, as they would be asked for, `most` at most.
+
+    Raises:
+        UserError: there is none.
+    """
     own, data = method(params, name).settings, data_of(name)
     made = (
         request
         for split in splits
         for request in data.requests(rows(name), own, split=split, **_size(params))
     )
-    return list(itertools.islice(made, most))
+    found = list(itertools.islice(made, most))
+    if not found:
+        folders = ", ".join(str(DATA / each) for each in data.SETS)
+        raise UserError(
+            f"{name} was to be asked for what it never learns from, by rows of {folders}.",
+            f"No row is of the split {' or '.join(splits)}.",
+            "Make more rows, or raise the shares pairs.validation and pairs.test.",
+        )
+    return found
 
 
 def facts(params: Params, name: str) -> Facts:

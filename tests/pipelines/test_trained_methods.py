@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from insitu import world
+from insitu.errors import UserError
 from insitu.evaluation.trained import MEASURES
 from insitu.params import load
 from insitu.records import Box, Image, ShardWriter
@@ -142,3 +143,8 @@ def test_held_out_rows_are_asked_for_and_never_learned_from(within: Path) -> Non
         assert not any(
             np.array_equal(example.image, request.image) for example in learned for request in asked
         )
+
+
+def test_data_without_held_out_rows_are_refused(within: Path) -> None:
+    with pytest.raises(UserError, match="No row is of the split other"):
+        _methods.requests(load(within / "params.yaml"), "eligen", ("other",), 9)
