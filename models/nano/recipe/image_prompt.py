@@ -158,7 +158,8 @@ def train() -> None:
         fingerprint=asdict(settings) | {"world": world.WORLD_VERSION},
     )  # fmt: skip
     learned.load_state_dict(result.ema_state("learned"))
-    save_file(published(prompt), FOLDER / image_prompt.WEIGHTS)
+    weights = {name: value.to(torch.bfloat16) for name, value in published(prompt).items()}
+    save_file(weights, FOLDER / image_prompt.WEIGHTS)
     publish(settings, result.step, result.seconds)
 
 

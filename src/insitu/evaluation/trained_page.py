@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageOps
 
+from insitu.backbones.zoom import box_mask
 from insitu.evaluation import findings
 from insitu.evaluation.findings import Finding
 from insitu.evaluation.gallery.overlays import PALETTE
@@ -15,6 +16,7 @@ from insitu.evaluation.trained import WAYS, Trial
 from insitu.requests import Request
 
 GAP, HEAD = 8, 24  # pixels of the overview
+GRAY = 128  # of places that are to be filled
 SHOWN = {"trained": "with the adapter", "untrained": "without"}
 NAMES = {
     "own_box": "In its own box: the box looks more like its own reference than like the other one",
@@ -86,7 +88,7 @@ def overview(done: Trial, *, rows: int = 6, side: int = 128) -> Image:
 
 
 def _drawn(request: Request, side: int) -> Pil.Image:
-    """The photo, or white where a whole picture is painted, with the places' outlines."""
+    """What stays of the photo, with the places' outlines."""
     picture = Pil.fromarray(_canvas(request)).resize((side, side), Pil.Resampling.NEAREST)
     draw = ImageDraw.Draw(picture)
     for k, placement in enumerate(request.placements):
@@ -96,7 +98,13 @@ def _drawn(request: Request, side: int) -> Pil.Image:
 
 
 def _canvas(request: Request) -> Image:
-    return request.image if request.background == "keep" else np.full_like(request.image, 255)
+    """What stays of the photo: its places are gray, and where all is painted it is white."""
+    if request.background == "free":
+        return np.full_like(request.image, 255)
+    places = np.zeros(request.image.shape[:2], np.bool_)
+    for placement in request.placements:
+        places |= box_mask(placement.box_xyxy01, request.image) > 0
+    return np.where(places[..., None], np.uint8(GRAY), request.image)
 
 
 def _references(request: Request) -> list[Image]:
