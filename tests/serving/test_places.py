@@ -6,6 +6,7 @@ Needs no trained weights: the base is a tiny random one of the real class.
 
 import contextlib
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from insitu.errors import UserError
 from insitu.methods import find, pinned
 from insitu.params import FluxCheckpoint, load
 from insitu.registry.package import CARD, WEIGHTS, Base, Card
-from insitu.serving.places import place_of
+from insitu.serving.places import _words, place_of
 from tests.tiny import write_params
 
 SIZE = 32
@@ -154,3 +155,13 @@ def test_what_cannot_be_followed_is_refused(
 def test_any_text_is_a_place_or_refused(text: str) -> None:
     with contextlib.suppress(UserError):
         place_of(text)
+
+
+def test_the_docs_places_are_understood() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    told = re.findall(r'--at "([^"]+)"', page)
+    assert len(told) > 6
+    for text in told:
+        assert {"box", "mask"} & _words(text).keys()
+    named = re.findall(r"^insitu place (\w+)", page, re.MULTILINE)
+    assert {*named} == {*ASKED, "uno"}
