@@ -1,7 +1,6 @@
 """What each checkpoint has to reach, by its card's held-out figures.
 
-Proves nothing about weights by itself: that cards tell the truth is each checkpoint's own test. An
-aim not reached yet is marked, and strict xfail asks for the mark to go once it is.
+Proves nothing about weights by itself: that cards tell the truth is each checkpoint's own test.
 Needs the cards in models/nano only.
 """
 
@@ -27,19 +26,13 @@ AIMS = (
     ("face", "tar_large", AT_LEAST, 0.95),
     ("face", "landmark_error_large", AT_MOST, 0.04),
 )
-NOT_YET = {
-    ("flux", "category"),
-    ("flux", "two subjects"),
-}
 
 
-def _case(name: str, figure: str, *rest: object) -> object:
-    unreached = pytest.mark.xfail(strict=True, reason="training has not reached this aim yet")
-    marks = [unreached] if (name, figure) in NOT_YET else []
-    return pytest.param(name, figure, *rest, id=f"{name}: {figure}", marks=marks)
-
-
-@pytest.mark.parametrize(("name", "figure", "compare", "aim"), [_case(*aim) for aim in AIMS])
+@pytest.mark.parametrize(
+    ("name", "figure", "compare", "aim"),
+    AIMS,
+    ids=[f"{name}: {figure}" for name, figure, *_ in AIMS],
+)
 def test_aim_is_reached(name: str, figure: str, compare: object, aim: float) -> None:
     value = json.loads((NANO / name / "card.json").read_text())["figures"][figure]["value"]
     assert callable(compare)
