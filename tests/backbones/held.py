@@ -85,6 +85,11 @@ def refusals_lifted() -> Iterator[None]:
             patch.setattr(quantizer, "validate_environment", lambda *_, **__: None)
             patch.setattr(quantizer, "update_device_map", lambda *_: {"": CPU})
         patch.setattr(precision_module, "require", lambda *_: None)
+        if importlib.util.find_spec("bitsandbytes") is not None:
+            # Some processors would repack the weights when they first compute, for inference only,
+            # and not those of narrow layers.
+            modules = importlib.import_module("bitsandbytes.nn.modules")
+            patch.setattr(modules, "has_avx512bf16", lambda: False)
         yield
 
 
@@ -97,10 +102,6 @@ def load(sdxl: Path) -> Callable[[Quantize], tuple[InpaintBackbone, Precision]]:
         checkpoint = Checkpoint(path=str(sdxl))
         with refusals_lifted():
             backbone = InpaintBackbone.load(checkpoint, device=CPU, precision=held)
-        for layer in backbone.unet.modules():
-            # Some processors would repack the weights when they first compute, for inference only.
-            if hasattr(layer, "support_avx512bf16_for_cpu"):
-                layer.support_avx512bf16_for_cpu = False
         return backbone, held
 
     return load_one
