@@ -3,6 +3,7 @@
 And takes over what `dvc repro measure@<method>` has drawn of each trained method, where it lies.
 """
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,13 +29,15 @@ MASK_COLOURS = ((230, 80, 60), (60, 140, 220), (250, 190, 40), (80, 180, 90))
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    sheets = {name: draw() for name, draw in SHEETS.items()}
-    sheets |= {path.parent.name: Image.open(path) for path in TRAINED.glob("*/overview.png")}
+    # 256 colours look the same of what is drawn, and keep a picture under 150 kB.
+    sheets = {name: draw().quantize(256, dither=Image.Dither.NONE) for name, draw in SHEETS.items()}
     for name, drawn in sheets.items():
         path = folder / f"{name}.png"
-        # 256 colours look the same here and keep a picture under 150 kB.
-        drawn.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        drawn.save(path, optimize=True)
         print(f"{path} {path.stat().st_size // 1000} kB")
+    for path in TRAINED.glob("*/overview.png"):
+        (folder / "trained").mkdir(exist_ok=True)
+        shutil.copy(path, folder / "trained" / f"{path.parent.name}.png")
 
 
 def sheet(rows: Sequence[Sequence[Tile]], *, gap: int = GAP) -> Image.Image:
