@@ -5,6 +5,7 @@ The base is a tiny random one of the real class, what judges are the nano checkp
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from insitu.errors import UserError
 from insitu.evaluation.trained import MEASURES
 from insitu.params import load
 from insitu.records import Box, Image, ShardWriter
-from insitu.records.engines import BoundId, Entity, EntityPicture, Lineage, Reference
+from insitu.records.engines import BoundId, Entity, EntityPicture, Lineage, Pair, Reference
 from insitu.registry.package import Package
 from insitu.registry.store import Store
-from pipelines import _methods, _step, measure, prepare, train
+from pipelines import _methods, _step, _uno, measure, prepare, train
 from tests.methods.test_anyphoto_data import bank_face, group
 from tests.tiny import write_params
 
@@ -148,3 +149,22 @@ def test_held_out_rows_are_asked_for_and_never_learned_from(within: Path) -> Non
 def test_data_without_held_out_rows_are_refused(within: Path) -> None:
     with pytest.raises(UserError, match="No row is of the split other"):
         _methods.requests(load(within / "params.yaml"), "eligen", ("other",), 9)
+
+
+def test_uno_draws_candidates_from_the_references_of_pairs(within: Path) -> None:
+    """With the adapter of its own training, the same again, and by a name that pins its weights."""
+    run(prepare, "uno")
+    run(train, "uno")
+    params = load(within / "params.yaml")
+    row = bound(7, "train")
+    pair = Pair(
+        id="p", references=row.references, prompt=row.prompt, split="train", seed=3, lineage=NOTHING
+    )
+    generator = _uno.UnoGenerator(params)
+    assert generator.name == _uno.name(params)
+    assert Package.open(within / "data/trained/uno").digest[:12] in generator.name
+    (drawn,), (again,) = generator.draw([pair]), generator.draw([pair])
+    assert drawn.image.shape == (params.candidates.size,) * 2 + (3,) and drawn.faults is None
+    assert (drawn.image == again.image).all()
+    (other,) = generator.draw([replace(pair, references=row.references[::-1])])
+    assert (drawn.image != other.image).any()

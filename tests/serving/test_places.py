@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from insitu import world
 from insitu.backbones.flux import FluxBackbone
 from insitu.cli import app
 from insitu.errors import UserError
@@ -28,6 +29,7 @@ from insitu.registry.package import CARD, WEIGHTS, Base, Card
 from insitu.serving.places import _words, place_of
 from tests.tiny import write_params
 
+NANO = Path(__file__).resolve().parents[2] / "models" / "nano"
 SIZE = 32
 FEW = ("--set", "steps=2")
 OTHER = "data/trained/anyphoto"
@@ -165,3 +167,20 @@ def test_the_docs_places_are_understood() -> None:
         assert {"box", "mask"} & _words(text).keys()
     named = re.findall(r"^insitu place (\w+)", page, re.MULTILINE)
     assert {*named} == {*ASKED, "uno"}
+
+
+def test_landmarks_of_a_reference_are_found_where_none_are_given(
+    folder: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    judges = {name: NANO / name for name in ("detector", "face")}
+    write_params(folder / "nano.yaml", checkpoints | judges)
+    rng = world.rng_for("test", "place")
+    person = world.sample_scene(rng, count=1, people=True).things[0]
+    Image.fromarray(world.portrait(person, rng, 96).image).save("person.png")
+    words = ("photo.png", "--prompt", "a person", "--free", *FEW, "--params", "nano.yaml")
+    done = place("anyphoto", *words, at=("box=.2,.2,.8,.8 reference=person.png",))
+    assert done.exit_code == 0, done.output
+    Image.new("RGB", (96, 96), "white").save("nobody.png")
+    done = place("anyphoto", *words, at=("box=.2,.2,.8,.8 reference=nobody.png",))
+    assert done.exit_code == 2 and "no face in it" in " ".join(done.output.split())
