@@ -4,7 +4,7 @@ The checkpoint's own modules do the work, under their own names: only the classe
 branches. Called without a layout, the model is diffusers' own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -147,12 +147,10 @@ class BranchTransformer(FluxTransformer2DModel):
             for name, mask in layout.sees[branch.name].items():
                 found += [name, mask]
         adapters = {adapter for branch in layout.kept for adapter in branch.adapters}
-        for layer in self.modules():
-            if isinstance(layer, LoraLayer):
-                for adapter in sorted(adapters & layer.lora_A.keys()):
-                    found += [adapter, float(layer.scaling[adapter])]
-                    found += layer.lora_A[adapter].parameters()
-                    found += layer.lora_B[adapter].parameters()
+        for layer in _adapted(self) if adapters else ():
+            for adapter in sorted(adapters & layer.lora_A.keys()):
+                a, b = layer.lora_A[adapter], layer.lora_B[adapter]
+                found += [adapter, float(layer.scaling[adapter]), a.weight, b.weight]
         return found
 
     def _embedded(self, stream: Stream, tokens: Named) -> Tensor:
@@ -190,6 +188,11 @@ class BranchTransformer(FluxTransformer2DModel):
             through.rotary = cos.view(shape), sin.view(shape)
         return through.rotary
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the base's weights. diffusers' own walks through all modules, at each question."""
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
+
     def _through(self, block: Any, *given: Any) -> Any:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *given)
@@ -205,6 +208,17 @@ def _rows(stream: Stream, vectors: Mapping[bool, Tensor], offsets: Named) -> Ten
             vector = vector + offsets[branch.name].to(vector.dtype)
         rows.append(vector)
     return torch.stack(rows, 1)
+
+
+def _adapted(model: nn.Module) -> Iterator[Any]:
+    """Layers with adapters. A walk without `modules()`'s memory takes a tenth of its time."""
+    left = [model]
+    while left:
+        module = left.pop()
+        if isinstance(module, LoraLayer):
+            yield module
+        else:
+            left += [child for child in module._modules.values() if child is not None]
 
 
 def _now(values: Named | Callable[[], Named]) -> Named:
