@@ -1,6 +1,7 @@
 """What a setting of a method is worth: trained with it and without it, measured alike.
 
     python -m benchmarks.ablations inpaint_anywhere placed=false,group=self shifted=false
+    python -m benchmarks.ablations eligen train.steps=1200,train.optimizer.lr=5.0e-4
 
 Each variant is prepared, trained and measured by the stages' own commands in a folder of its own
 under `.insitu/ablations`, so an interrupted run continues. The default is the adapter that
@@ -71,10 +72,14 @@ def run(method: str, changed: dict[str, Any], folder: Path) -> None:
             link.symlink_to(path)
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text())
-    unknown = changed.keys() - params[method].keys()
-    if unknown:
-        sys.exit(f"{method} has no {', '.join(sorted(unknown))} in params.yaml")
-    params[method] |= changed
+    for key, value in changed.items():
+        *path, last = key.split(".")
+        own = params[method]
+        for part in path:
+            own = own.get(part, {})
+        if last not in own:
+            sys.exit(f"{method} has no {key} in params.yaml")
+        own[last] = value
     yaml.dump(params, folder / "params.yaml")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     for stage in STAGES:

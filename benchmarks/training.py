@@ -81,7 +81,7 @@ def examples(params: Params, size: int) -> list[Example]:
 
 
 def prepare(params: Params, batch: int, folder: Path) -> Bench:
-    own, checkpoint = params.tune, params.models.sdxl_inpaint
+    own, checkpoint = params.tune, params.models.inpaint
     method = find(own.method, own.dreammix.model_dump() | {"steps": 1})
     backbone = InpaintBackbone.load(checkpoint, device=torch.device("cpu"))
     shares = {SUBJECT: 1 - own.regular_share, REGULAR: own.regular_share}
@@ -99,7 +99,7 @@ class Loops:
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.method, self.recipe = bench, bench.method, bench.recipe
-        checkpoint = bench.params.models.sdxl_inpaint
+        checkpoint = bench.params.models.inpaint
         self.backbone = InpaintBackbone.load(checkpoint, device=torch.device("cpu"))
         self.adapter = self.method.attach(self.backbone)
         self.optimizer = optimizers.make(self.adapter.named_parameters(), self.recipe.optimizer)
@@ -214,7 +214,7 @@ def time_fit(bench: Bench, backbone: InpaintBackbone, steps: int, work: Path) ->
 
 def measure(bench: Bench, turns: int, steps: int, folder: Path) -> dict[str, list[float]]:
     """CPU seconds a step of every way in every turn."""
-    loops, checkpoint = Loops(bench), bench.params.models.sdxl_inpaint
+    loops, checkpoint = Loops(bench), bench.params.models.inpaint
     losses = loops.both_losses(0)
     # Or two different things would be timed; pictures encoded in other batches round otherwise.
     assert np.isclose(*losses, rtol=1e-4), losses

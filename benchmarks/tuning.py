@@ -74,7 +74,7 @@ class Bench:
     def __init__(self, params: Params, folder: Path) -> None:
         cpu, models, own = torch.device("cpu"), params.models, params.evaluate
         self.params, self.folder = params, folder
-        self.backbone = InpaintBackbone.load(models.sdxl_inpaint, device=cpu)
+        self.backbone = InpaintBackbone.load(models.inpaint, device=cpu)
         self.metrics = tuned.make_metrics(
             clip=load_pretrained(ClipScorer, models.clip, device=cpu),
             dino=load_pretrained(IdentityEncoder, models.dino, device=cpu),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from insitu.backbones.bases import size_of
 from insitu.backbones.parts import encoder_digests
 from insitu.digest import code_digest, file_digest
 from insitu.errors import UserError
@@ -15,6 +16,7 @@ from insitu.records import Record, read
 from insitu.records.manifest import MANIFEST
 from insitu.training.encoding import Facts
 
+PINS = {"path", "revision"}
 CODE = ("backbones", "methods/__init__", "records", "requests")
 """That decides what is encoded, beside the method's own."""
 DATA = Path("data")
@@ -41,7 +43,8 @@ def rows(name: str) -> Mapping[str, Rows]:
 
 
 def examples(params: Params, name: str) -> Iterator[Example]:
-    return data_of(name).examples(rows(name), method(params, name).settings, **_size(params))
+    own = method(params, name)
+    return data_of(name).examples(rows(name), own.settings, **_size(params, own))
 
 
 def requests(params: Params, name: str, splits: Sequence[str], most: int) -> list[Request]:
@@ -50,11 +53,12 @@ def requests(params: Params, name: str, splits: Sequence[str], most: int) -> lis
     Raises:
         UserError: there is none.
     """
-    own, data = method(params, name).settings, data_of(name)
+    own, data = method(params, name), data_of(name)
+    size = _size(params, own)
     made = (
         request
         for split in splits
-        for request in data.requests(rows(name), own, split=split, **_size(params))
+        for request in data.requests(rows(name), own.settings, split=split, **size)
     )
     found = list(itertools.islice(made, most))
     if not found:
@@ -69,7 +73,8 @@ def requests(params: Params, name: str, splits: Sequence[str], most: int) -> lis
 
 def facts(params: Params, name: str) -> Facts:
     """All that a method's encoded examples follow from, in words for people."""
-    own, checkpoint = method(params, name), params.models.flux
+    own = method(params, name)
+    checkpoint = getattr(params.models, own.base)
     sets = {each: file_digest(DATA / each / MANIFEST)[:16] for each in sorted(data_of(name).SETS)}
     settings = {
         f"{name}.{key}": json.dumps(value)
@@ -80,7 +85,7 @@ def facts(params: Params, name: str) -> Facts:
         | sets
         | settings
         | {
-            "size": f"{checkpoint.size} pixels, prompts of {checkpoint.max_sequence_length} tokens",
+            "sizes": json.dumps(_size(params, own) | checkpoint.model_dump(exclude=PINS)),
             "seed": str(params.seed),
             "format": params.dtype,
             "method": own.name,
@@ -89,5 +94,7 @@ def facts(params: Params, name: str) -> Facts:
     )
 
 
-def _size(params: Params) -> dict[str, Any]:
-    return {"size": params.models.flux.size, "seed": params.seed}
+def _size(params: Params, method: Method) -> dict[str, Any]:
+    """Side in pixels that a method's base works on: the settings' or the checkpoint's own."""
+    checkpoint = getattr(params.models, method.base)
+    return {"size": size_of(method.base, checkpoint), "seed": params.seed}

@@ -63,7 +63,7 @@ def examples(params: Params, rows: Rows, size: int) -> list[Example]:
 def facts(params: Params, rows: Rows) -> Facts:
     """All that a subject's encoded examples follow from, in words for people."""
     own = params.tune
-    return encoder_digests(params.models.sdxl_inpaint) | {
+    return encoder_digests(params.models.inpaint) | {
         "photos": _digest(rows),
         "crop": f"the box and {own.dreammix.context} more",
         "masks": f"{own.masks}, grown by up to {own.grow}, seed {params.seed}",

@@ -49,7 +49,7 @@ class _Bench:
         from insitu.training.recipe import Devices, Recipe, Watch
         from insitu.training.tune import Setup
 
-        own, checkpoint = params.tune, params.models.sdxl_inpaint
+        own, checkpoint = params.tune, params.models.inpaint
         shares = {SUBJECT: 1 - own.regular_share, REGULAR: own.regular_share}
         self.params = params
         self.store: Any = None
@@ -114,7 +114,7 @@ class _Bench:
 
         _step.quiet()
         return InpaintBackbone.load(
-            self.params.models.sdxl_inpaint,
+            self.params.models.inpaint,
             device=choose_device(self.params.device),
             precision=Precision.of(self.params.learning_base(self.params.tune)),
         )

@@ -50,7 +50,7 @@ def _backbone(params: Params) -> Any:
     _step.quiet()
     # Encoders as they are: what is said once may be said in full.
     return InpaintBackbone.load(
-        params.models.sdxl_inpaint,
+        params.models.inpaint,
         device=choose_device(params.device),
         precision=Precision.of({"dtype": params.dtype}),
     )

@@ -48,7 +48,7 @@ def main(params: Params, report: _step.Report) -> None:
 
     device, settings = choose_device(params.device), params.evaluate
     held = Precision.of(params.painting_base())
-    backbone = InpaintBackbone.load(params.models.sdxl_inpaint, device=device, precision=held)
+    backbone = InpaintBackbone.load(params.models.inpaint, device=device, precision=held)
     metrics = tuned.make_metrics(
         clip=load_pretrained(ClipScorer, params.models.clip, device=device),
         dino=load_pretrained(IdentityEncoder, params.models.dino, device=device),

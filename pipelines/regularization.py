@@ -46,7 +46,7 @@ class _Bench:
 
     def __init__(self, params: Params) -> None:
         self._params = params
-        self._base = pinned("sdxl-inpaint", params.models.sdxl_inpaint)
+        self._base = pinned("sdxl-inpaint", params.models.inpaint)
         self._loaded: Any = None
 
     def paint(self, name: str, dictionary: dict[str, list[str]]) -> int:
@@ -116,7 +116,7 @@ class _Bench:
             self._loaded = (
                 find(params.tune.method, settings),
                 InpaintBackbone.load(
-                    params.models.sdxl_inpaint,
+                    params.models.inpaint,
                     device=choose_device(params.device),
                     precision=Precision.of(params.painting_base()),
                 ),

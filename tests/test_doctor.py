@@ -18,7 +18,7 @@ from insitu.digest import weights_digest
 from insitu.doctor import Report, examine, render
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
-MODELS = ("flux", "sdxl_inpaint", "clip", "dino", "detector", "face")
+MODELS = ("flux", "inpaint", "clip", "dino", "detector", "face")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HEADLINE = {"name": "accuracy", "value": 0.95, "interval": [0.93, 0.97], "n": 400}
 
@@ -118,7 +118,7 @@ def test_each_broken_checkpoint_is_a_problem_of_its_own(home: Path) -> None:
 
     change(home, models={**models(), "face": {"path": "./absent"}})
     (checkpoints / "flux" / "model.safetensors").unlink()
-    (checkpoints / "sdxl_inpaint" / "config.json").write_text("{")
+    (checkpoints / "inpaint" / "config.json").write_text("{")
     (checkpoints / "clip" / "config.json").unlink()
     write_json(checkpoints / "dino" / "card.json", {"headline": {"name": "x", "value": "high"}})
     write_json(checkpoints / "detector" / "card.json", [1])

@@ -20,7 +20,7 @@ DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 TRAINED = [*DVC["vars"][0]["trained"]]
 """Methods that stages are repeated for."""
-BASES = {"flux": "insitu.backbones.flux", "sdxl_inpaint": "insitu.backbones.unet"}
+BASES = {"flux": "insitu.backbones.flux", "inpaint": "insitu.backbones.unet"}
 
 
 @pytest.fixture(scope="module")

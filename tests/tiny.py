@@ -10,6 +10,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    StableDiffusionPipeline,
     StableDiffusionXLInpaintPipeline,
     UNet2DConditionModel,
 )
@@ -52,7 +53,7 @@ def save(root: Path) -> dict[str, Path]:
     """A folder for each model of params.yaml, by its name there; none has a card."""
     ways = {
         "flux": _flux,
-        "sdxl_inpaint": _sdxl_inpaint,
+        "inpaint": _inpaint,
         "clip": _clip,
         "dino": _dino,
         "detector": _detector,
@@ -76,6 +77,7 @@ def write_params(file: Path, checkpoints: dict[str, Path], **registry: str) -> N
     content["tune"] |= {"steps": 3, "batch": 2, "validate_every": 2, "save_every": 2}
     content["regularization"]["images"] = 2
     content["tune"]["dreammix"] |= {"steps": 1, "rank": 2}
+    content["lar_gen"] |= {"steps": 1, "width": 16, "head": 8, "tokens": 2}
     content["evaluate"] |= {"scenes": 2, "seeds": 1, "size": 64}
     content["registry"] |= registry
     YAML().dump(content, file)
@@ -128,28 +130,44 @@ def _flux(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _sdxl_inpaint(folder: Path) -> None:
+def _inpaint(folder: Path) -> None:
+    inpainting(folder, family="sdxl", channels=9)
+
+
+def inpainting(folder: Path, *, family: str, channels: int, prediction: str = "epsilon") -> None:
+    """A pipeline of SDXL's or SD1.5's parts, whose U-Net takes 9 channels or, for text, 4."""
     tokenizer = clip_tokenizer(world.vocabulary(), folder / "tokenizer")
+    large = family == "sdxl"
+    told: dict[str, Any] = {"cross_attention_dim": 16}
+    if large:
+        told = {
+            "cross_attention_dim": 32, "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 16 + 6 * 4,
+        }  # fmt: skip
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=9, out_channels=4, block_out_channels=(8, 8),
+        sample_size=16, in_channels=channels, out_channels=4, block_out_channels=(8, 8),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=2, attention_head_dim=2, cross_attention_dim=32,
-        addition_embed_type="text_time", addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=16 + 6 * 4,
+        norm_num_groups=2, attention_head_dim=2, **told,
     )  # fmt: skip
-    StableDiffusionXLInpaintPipeline(
-        scheduler=EulerDiscreteScheduler(),
-        vae=_vae(2, 4),
-        text_encoder=CLIPTextModel(_text_config(len(tokenizer))),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(len(tokenizer))),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=unet,
-        force_zeros_for_empty_prompt=False,
-        add_watermarker=False,
-    ).save_pretrained(folder)
+    parts = {
+        "scheduler": EulerDiscreteScheduler(
+            prediction_type=prediction, timestep_spacing="leading", steps_offset=1
+        ),
+        "vae": _vae(2, 4), "text_encoder": CLIPTextModel(_text_config(len(tokenizer))),
+        "tokenizer": tokenizer, "unet": unet,
+    }  # fmt: skip
+    if large:
+        second = CLIPTextModelWithProjection(_text_config(len(tokenizer)))
+        StableDiffusionXLInpaintPipeline(
+            **parts, text_encoder_2=second, tokenizer_2=tokenizer,
+            force_zeros_for_empty_prompt=False, add_watermarker=False,
+        ).save_pretrained(folder)  # fmt: skip
+    else:
+        StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        ).save_pretrained(folder)
 
 
 def _clip(folder: Path) -> None:

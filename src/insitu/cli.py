@@ -359,7 +359,7 @@ def _engine(settings: Params) -> "Engine":
     from insitu.serving.engine import Engine
 
     device, held = choose_device(settings.device), Precision.of(settings.painting_base())
-    backbone = InpaintBackbone.load(settings.models.sdxl_inpaint, device=device, precision=held)
+    backbone = InpaintBackbone.load(settings.models.inpaint, device=device, precision=held)
     return Engine(backbone=backbone, store=store, method=settings.tune.method)
 
 

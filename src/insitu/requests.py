@@ -69,6 +69,7 @@ class Request:
         background: keep = what is outside of the placements stays as it is; free = a whole picture
             is painted, and the photo gives only its size.
         style: a picture that the whole is to be like, uint8 [h, w, 3].
+        replaced: words for how the subject looks that the prompt puts others in the place of.
     """
 
     image: Image
@@ -78,6 +79,7 @@ class Request:
     negative_prompt: str | None = None
     background: Literal["keep", "free"] = "keep"
     style: Image | None = None
+    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,8 @@ class Accepts:
         places: it is told where things go; else boxes must be the whole picture.
         keeps: it can leave what is outside of the placements as it is.
         style: it heeds a picture that the whole is to be like.
+        replaces: it heeds which of a subject's attributes a prompt replaces.
+        wordless: an empty prompt will do where each placement has a reference.
         prompt: one that it takes, with the most placements.
     """
 
@@ -125,6 +129,8 @@ class Accepts:
     keeps: bool = True
     places: bool = True
     style: bool = False
+    replaces: bool = False
+    wordless: bool = False
     prompt: str = "a"
     said: Mapping[str, str] = field(
         default_factory=lambda: {
@@ -156,6 +162,12 @@ class Accepts:
                 "It does not use one, and would ignore it.",
                 "Leave it out.",
             )
+        if request.replaced and not self.replaces:
+            raise UserError(
+                f"{method} was told that the prompt replaces {', '.join(request.replaced)}.",
+                "It was not tuned on a subject, and would ignore it.",
+                "Leave it out, or choose another method.",
+            )
         if request.style is not None:
             if not self.style:
                 raise UserError(
@@ -176,14 +188,20 @@ class Accepts:
                 "It paints whole pictures only, and would paint over it.",
                 "Ask with background='free', or choose another method.",
             )
-        if not request.prompt.strip():
+        if not request.prompt.strip() and not self._shown(request):
             raise UserError(
-                f"An empty prompt was given to {method}.",
+                f"An empty prompt was given to {method}"
+                + (", and no reference." if self.wordless else "."),
                 "It says nothing of what is to be seen.",
-                "Describe the picture.",
+                "Describe the picture" + (", give a reference, or both." if self.wordless else "."),
             )
         for number, placement in enumerate(request.placements, start=1):
             self._require_placement(method, number, placement, request.image)
+
+    def _shown(self, request: Request) -> bool:
+        """Whether pictures say what words do not."""
+        given = [placement.reference is not None for placement in request.placements]
+        return self.wordless and bool(given) and all(given)
 
     def _require_placement(
         self, method: str, number: int, placement: Placement, image: Image

@@ -54,7 +54,7 @@ each_mode = pytest.mark.parametrize("kind", [needs(kind) for kind in MODES])
 def sdxl(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny pipeline with a U-Net whose layers are large beside their constants."""
     folder = tmp_path_factory.mktemp("wide") / "sdxl"
-    shutil.copytree(checkpoints["sdxl_inpaint"], folder)
+    shutil.copytree(checkpoints["inpaint"], folder)
     torch.manual_seed(0)
     config = UNet2DConditionModel.load_config(folder, subfolder="unet")
     wide = {"block_out_channels": (32, 64), "norm_num_groups": 8, "attention_head_dim": 4}

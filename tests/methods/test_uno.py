@@ -5,6 +5,7 @@ Needs no GPU; the tiny random pipeline of `tests/tiny.py`, and FLUX.1-dev's shap
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,13 @@ from insitu.requests import EVERYWHERE
 
 SIZE, WORDS = 32, 16
 SETTINGS = Settings(
-    most=2, rank=2, reference_size=16, steps=2, guidance_scale=3.5, training_guidance=1.0
+    most=2,
+    rank=2,
+    acting="all",
+    reference_size=16,
+    steps=2,
+    guidance_scale=3.5,
+    training_guidance=1.0,
 )
 
 
@@ -34,9 +41,9 @@ def base(checkpoints: dict[str, Path]) -> FluxBackbone:
 
 
 @pytest.fixture
-def method(base: FluxBackbone) -> Iterator[Uno]:
+def method(base: FluxBackbone, request: pytest.FixtureRequest) -> Iterator[Uno]:
     """With an adapter that has an effect."""
-    found = Uno(SETTINGS)
+    found = Uno(replace(SETTINGS, acting=getattr(request, "param", "all")))
     for k, p in enumerate(found.attach(base).parameters()):
         p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(k)) / 3
     yield found
@@ -72,7 +79,9 @@ def example(*placements: Placement) -> Example:
 
 
 def test_references_lie_on_the_diagonal() -> None:
-    found = layout(torch.ones(1, 2, dtype=torch.bool), words=3, cells=(8, 12), reference_cells=4)
+    found = layout(
+        torch.ones(1, 2, dtype=torch.bool), words=3, cells=(8, 12), reference_cells=4, acting="all"
+    )
     assert found["reference0"].ids.tolist() == [[0, 4, 6], [0, 4, 7], [0, 5, 6], [0, 5, 7]]
     assert found["reference1"].ids.tolist() == [[0, 6, 8], [0, 6, 9], [0, 7, 8], [0, 7, 9]]
     assert not found.frozen  # a reference is modulated as the picture is, at each step
@@ -88,6 +97,20 @@ def test_a_missing_reference_counts_for_nothing(base: FluxBackbone, method: Uno)
     assert dropped[0].item() == pytest.approx(dropped[1].item(), abs=1e-5)
 
 
+def test_left_to_the_base_text_and_picture_have_no_adapter(base: FluxBackbone) -> None:
+    own = replace(SETTINGS, acting="references")
+    found = Uno(own)
+    names = {name.replace("/", ".") for name in found.attach(base)}
+    found.detach(base)
+    assert names and not any("add_" in name for name in names)
+    seen = layout(
+        torch.ones(1, 1, dtype=torch.bool), words=3, cells=(8, 8), reference_cells=4,
+        acting="references",
+    )  # fmt: skip
+    assert [branch.adapters for branch in seen.branches] == [(), (), ("uno",)]
+
+
+@pytest.mark.parametrize("method", ["all", "references"], indirect=True)
 def test_all_that_learns_has_a_gradient_and_comes_back(base: FluxBackbone, method: Uno) -> None:
     losses(base, method, example(placement(1), placement(2)))["flow"].sum().backward()
     learned = [p for p in base.transformer.parameters() if p.requires_grad]

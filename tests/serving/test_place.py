@@ -34,7 +34,7 @@ NAME = "dreammix.mug-1"
 
 @pytest.fixture(scope="module")
 def backbone(checkpoints: dict[str, Path]) -> InpaintBackbone:
-    path = str(checkpoints["sdxl_inpaint"])
+    path = str(checkpoints["inpaint"])
     return InpaintBackbone.load(Checkpoint(path=path), device=torch.device("cpu"))
 
 

@@ -45,7 +45,7 @@ WATCH = Watch(validate=10, save=1, log=1)
 
 @pytest.fixture(scope="module")
 def base(checkpoints: dict[str, Path]) -> str:
-    return str(checkpoints["sdxl_inpaint"])
+    return str(checkpoints["inpaint"])
 
 
 @pytest.fixture(scope="module")

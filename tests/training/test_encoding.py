@@ -30,7 +30,7 @@ FACTS = {"photos": "p", "VAE": "v", "crop": "0.3"}
 
 @pytest.fixture(scope="module")
 def backbone(checkpoints: dict[str, Path]) -> InpaintBackbone:
-    path = str(checkpoints["sdxl_inpaint"])
+    path = str(checkpoints["inpaint"])
     return InpaintBackbone.load(Checkpoint(path=path), device=torch.device("cpu"))
 
 
@@ -98,7 +98,7 @@ def test_a_stale_folder_is_refused_and_says_what_changed(
 def test_a_change_of_an_encoder_is_a_changed_fact(
     checkpoints: dict[str, Path], tmp_path: Path, part: str, changed: str
 ) -> None:
-    copy = Path(shutil.copytree(checkpoints["sdxl_inpaint"], tmp_path / "copy"))
+    copy = Path(shutil.copytree(checkpoints["inpaint"], tmp_path / "copy"))
     before = encoder_digests(Checkpoint(path=str(copy)))
     file = sorted((copy / part).glob("*.json"))[0]
     file.write_text(file.read_text() + " ")

@@ -127,7 +127,7 @@ def test_what_cannot_fit_is_refused_unless_forced(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    backbone = load(CPU, checkpoints["sdxl_inpaint"])
+    backbone = load(CPU, checkpoints["inpaint"])
     recipe = Recipe(
         steps=1, batch=8, seed=0, shares={"subject": 1.0}, optimizer=ADAMW,
         times=Times(kind="uniform"),

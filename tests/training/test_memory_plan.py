@@ -105,7 +105,7 @@ def test_the_command_plans_without_weights_and_tells_by_its_exit(
 ) -> None:
     params = tmp_path / "params.yaml"
     write_params(params, checkpoints)
-    weights = checkpoints["sdxl_inpaint"] / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = checkpoints["inpaint"] / "unet" / "diffusion_pytorch_model.safetensors"
     hidden = weights.rename(tmp_path / "hidden")
     try:
         arguments = ["--params", str(params), "--device-memory", "0.001", "--json"]

@@ -11,7 +11,7 @@ from insitu.params import Checkpoint, Models
 
 CLASSES = {
     "flux": ("insitu.backbones.flux", "FluxBackbone"),
-    "sdxl_inpaint": ("insitu.backbones.unet", "InpaintBackbone"),
+    "inpaint": ("insitu.backbones.unet", "InpaintBackbone"),
 }
 
 
@@ -27,6 +27,16 @@ def load(
 ) -> Any:
     """The backbone with its weights. Raises UserError as its class does."""
     return _class(base).load(checkpoint, device=device, precision=precision)
+
+
+def size_of(base: str, checkpoint: Checkpoint) -> int:
+    """Side in pixels of the pictures that a base works on.
+
+    Raises:
+        UserError: a configuration that says so is missing.
+    """
+    found: int = _class(base).size_of(checkpoint)
+    return found
 
 
 def empty(base: str, checkpoint: Checkpoint, *, precision: Precision = PLAIN) -> Any:

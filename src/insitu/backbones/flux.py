@@ -82,6 +82,11 @@ class FluxBackbone:
         pipeline = empty_pipeline(FluxPipeline, checkpoint, precision.dtype)
         return cls(pipeline, checkpoint=checkpoint, digest="", precision=precision)
 
+    @staticmethod
+    def size_of(checkpoint: FluxCheckpoint) -> int:
+        """Side in pixels of the pictures that methods work on."""
+        return checkpoint.size
+
     @property
     def transformer(self) -> BranchTransformer:
         found: BranchTransformer = self.pipeline.transformer

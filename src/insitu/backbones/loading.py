@@ -42,6 +42,26 @@ def load_pretrained(model_class: Any, checkpoint: Checkpoint, **options: Any) ->
         ) from error
 
 
+def config_of(model_class: Any, checkpoint: Checkpoint, part: str) -> dict[str, Any]:
+    """The configuration of a part of a diffusers pipeline.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        found: dict[str, Any] = model_class.load_config(
+            checkpoint.path, subfolder=part, revision=checkpoint.revision
+        )
+    except BROKEN as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{checkpoint.path} was given as a checkpoint.",
+            f"The configuration of its {part} cannot be read: {first}",
+            "Restore the folder (git checkout, dvc pull, make nano), or correct params.yaml.",
+        ) from error
+    return found
+
+
 def choose_device(asked: str) -> torch.device:
     """The device that the setting `device` (auto, cpu or cuda) comes to on this machine.
 

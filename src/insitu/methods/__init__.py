@@ -43,7 +43,7 @@ Told = dict[str, Tensor]
 prompts as `text.<name>`. In training also `dropped.<name>` [B], true where that condition is
 withheld; `chances` [B, 16], uniform in 0..1, each example's own at each step; and `progress` [B],
 the share of the training that is done, 0..1."""
-NAMES = ("anyphoto", "dreammix", "eligen", "inpaint_anywhere", "uno")
+NAMES = ("anyphoto", "dreammix", "eligen", "inpaint_anywhere", "lar_gen", "uno")
 VALIDATION = "validation"
 """The pool of examples that are only looked at."""
 

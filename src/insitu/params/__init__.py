@@ -46,6 +46,7 @@ from insitu.params.engines import (
 )
 from insitu.params.gallery import Gallery
 from insitu.params.inpaint_anywhere import InpaintAnywhere
+from insitu.params.lar_gen import LarGen
 from insitu.params.sources import Pictures
 from insitu.params.spine import (
     Evaluate,
@@ -104,6 +105,7 @@ class Params(Settings):
     boundid: BoundId = Field(description="Filters A, B, C, and BoundID's rows.")
     entities: Entities = Field(description="EliGen's data.")
     quadruples: Quadruples = Field(description="LAR-Gen's data.")
+    lar_gen: LarGen = Field(description="LAR-Gen: subjects from text, a picture, or both.")
     groups: Groups = Field(description="AnyPhoto's data and face bank.")
     anyphoto: AnyPhoto = Field(description="AnyPhoto: faces at places, each from one picture.")
     uno: Uno = Field(description="UNO: pictures of given subjects.")

@@ -81,8 +81,8 @@ class Models(Settings):
     """The checkpoints in use, one for each role."""
 
     flux: FluxCheckpoint = Field(description="Text to image: a FluxPipeline folder.")
-    sdxl_inpaint: Checkpoint = Field(
-        description="Masked fill: a StableDiffusionXLInpaintPipeline folder."
+    inpaint: Checkpoint = Field(
+        description="Masked fill: a folder of Stable Diffusion's, SDXL or SD1.5."
     )
     clip: Checkpoint = Field(description="Image-text similarity: a CLIPModel folder.")
     dino: Checkpoint = Field(description="Identity features: a Dinov2Model folder.")

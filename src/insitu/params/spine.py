@@ -51,8 +51,27 @@ class DreamMix(Settings):
     inside: Weight = Field(description="tau1, the loss's weight within the mask, 0 to 10.")
     outside: Weight = Field(description="tau2, its weight outside of the mask, 0 to 10.")
     beta: Weight = Field(description="Weight of the regularization images' loss, 0 to 10.")
+    local: Share = Field(
+        description="lambda, the share of the steps on a square around the place; the others work"
+        " on the whole photo, 0 to 1."
+    )
+    enlarge: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="How much longer the sides of what is filled there are than the place's, as a"
+        " share, 0 to 1."
+    )
+    background: Literal["original", "intermediate"] = Field(
+        description="Outside of the place, once the whole photo is worked on: the photo's, or as"
+        " the square left it (eq. 6)."
+    )
+    substitute: Literal["off", "tokens", "tokens+pooled"] = Field(
+        description="What of a prompt loses the attributes that it replaces."
+    )
+    scheduler: Literal["own", "ddim", "euler"] = Field(
+        description="own = the checkpoint's scheduler."
+    )
     steps: Steps = Field(description="Sampling steps, 1 to 1000.")
     guidance_scale: Scale = Field(description="Classifier-free guidance, 1 to 30; 1 is off.")
+    rescale: Share = Field(description="How far guidance's spread is taken back, 0 to 1.")
     context: Annotated[float, Field(ge=0, le=3)] = Field(
         description="How much longer the painted square is than the box, as a share, 0 to 3."
     )

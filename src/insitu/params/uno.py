@@ -1,6 +1,6 @@
 """Settings of UNO: a picture that shows given subjects."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,10 @@ class Uno(Settings):
     )
     rank: Annotated[int, Field(ge=1, le=1024)] = Field(
         description="Rank of the LoRA, 1 to 1024; the published one has 512."
+    )
+    acting: Literal["all", "references"] = Field(
+        description="Tokens that the LoRA acts on: all, as in the published one, or references"
+        " alone, which leaves words and picture to the base."
     )
     reference_size: Annotated[int, Field(ge=16, le=2048)] = Field(
         description="Side in pixels at which references are encoded, 16 to 2048."

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from insitu.methods.anyphoto.faces import Pin
+from insitu.backbones.pins import Pin
 from insitu.methods.anyphoto.method import AnyPhoto, Settings
 
 __all__ = ["MODELS", "AnyPhoto", "Settings", "make"]

@@ -1,66 +1,24 @@
 """What the method looks at faces with: a pinned embedder, upright crops, identity embeddings."""
 
-import functools
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from insitu.backbones.loading import base_digest, load_pretrained
+from insitu.backbones import pins
+from insitu.backbones.pins import Pin
 from insitu.errors import UserError
 from insitu.methods import Image
 from insitu.methods.anyphoto.canvas import Patch, Points, similarity
-from insitu.params import Checkpoint
 from insitu.perception.faces import FaceAnalyser, sample_similarity, to_tensor
 
 LEAST = 2.0
 """Pixels that a face's landmarks must spread over: in less there is no face to see."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pin:
-    """A checkpoint and the digest of its weights, 64 hex digits."""
-
-    path: str
-    revision: str | None
-    digest: str
-
-
 def analyser(pin: Pin, device: torch.device) -> FaceAnalyser:
-    """The pinned face embedder, loaded once for all methods that ask for it.
-
-    Raises:
-        UserError: it is missing, incomplete, or has other weights than those pinned.
-    """
-    return _analyser(pin, str(device))
-
-
-@functools.lru_cache(maxsize=2)
-def _analyser(pin: Pin, device: str) -> FaceAnalyser:
-    if pin.revision is None and not Path(pin.path).is_dir():
-        raise UserError(
-            f"The face embedder {pin.path} was given.",
-            "There is no such folder.",
-            "Correct models.face in params.yaml, or build the checkpoint (make nano).",
-        )
-    checkpoint = Checkpoint(path=pin.path, revision=pin.revision)
-    found = base_digest(checkpoint)
-    if found != pin.digest:
-        raise UserError(
-            f"The face embedder {pin.path} was given, with the digest {found[:12]}.",
-            f"The adapter learned identities as one with the digest {pin.digest[:12]} tells them;"
-            " another one's numbers mean nothing to it.",
-            "Set models.face to that checkpoint, or train again with this one.",
-        )
-    # Modes of torch are a thread's own. In one of its own the weights are read also where the
-    # caller's tensors hold no numbers, and what is kept here serves every caller.
-    with ThreadPoolExecutor(1) as alone:
-        load = functools.partial(load_pretrained, FaceAnalyser, checkpoint, device=device)
-        loaded: FaceAnalyser = alone.submit(load).result()
-    return loaded
+    """The pinned face embedder. Raises UserError as `pins.load`."""
+    found: FaceAnalyser = pins.load(FaceAnalyser, pin, "face", device)
+    return found
 
 
 def template(faces: FaceAnalyser) -> Points:

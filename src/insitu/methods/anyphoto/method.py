@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from insitu.backbones import adapters
 from insitu.backbones.branches import Inputs, Layout, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
+from insitu.backbones.pins import Pin
 from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Request, Told
 from insitu.methods.anyphoto.conditions import told_of_faces
 from insitu.methods.anyphoto.curriculum import replacement, variants
-from insitu.methods.anyphoto.faces import Modulation, Pin, analyser, embed
+from insitu.methods.anyphoto.faces import Modulation, analyser, embed
 from insitu.methods.anyphoto.layout import (
     ADAPTER,
     FaceTokens,

@@ -1,7 +1,8 @@
-"""DreamMix's tuning core: LoRA on keys, values and outputs, and the masked weighted loss."""
+"""DreamMix: LoRA on a subject, the masked weighted loss, disentangled inpainting, substitution."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 
 from insitu.backbones import adapters
 from insitu.backbones.unet import InpaintBackbone, Text
-from insitu.backbones.zoom import Window, box_mask
+from insitu.backbones.unet.families import joined
+from insitu.backbones.unet.sampling import Sampling
 from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Request, Told
 from insitu.methods.dreammix.data import REGULAR
+from insitu.methods.dreammix.painting import Rules, paint
+from insitu.methods.dreammix.substitution import substituted
 
 ADAPTER, PREFIX = "dreammix", "unet."
 
@@ -27,7 +31,11 @@ class Settings:
         targets: the ends of names of the layers that get them.
         inside, outside: weights tau1 and tau2 of the loss within and outside of the mask.
         beta: weight of the regularization images' loss.
-        steps, guidance_scale: of sampling.
+        local: lambda, the share of the steps on a square around the place; 1 = all of them.
+        enlarge: how much longer the sides of what is filled there are than the place's, as a share.
+        background: outside of the place, once the whole photo is worked on.
+        substitute: what of a prompt loses the attributes that it replaces.
+        scheduler, steps, guidance_scale, rescale: of sampling.
         context: how much longer the painted square's side is than the box's, as a share.
     """
 
@@ -36,17 +44,36 @@ class Settings:
     inside: float
     outside: float
     beta: float
+    local: float
+    enlarge: float
+    background: Literal["original", "intermediate"]
+    substitute: Literal["off", "tokens", "tokens+pooled"]
+    scheduler: Literal["own", "ddim", "euler"]
     steps: int
     guidance_scale: float
+    rescale: float
     context: float
+
+    def rules(self) -> Rules:
+        """How a place is painted."""
+        return Rules(
+            sampling=Sampling(
+                scheduler=self.scheduler, steps=self.steps, guidance_scale=self.guidance_scale,
+                rescale=self.rescale,
+            ),
+            local=self.local, enlarge=self.enlarge, background=self.background,
+            context=self.context,
+        )  # fmt: skip
 
 
 class DreamMix:
     """The four verbs on an SDXL inpainting U-Net."""
 
     name = "dreammix"
-    base = "sdxl_inpaint"
-    accepts = Accepts(placements=(1, 1))
+    base = "inpaint"
+    accepts = Accepts(
+        placements=(1, 1), takes=frozenset({"mask"}), negative_prompt=True, replaces=True
+    )
     drops: frozenset[str] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
@@ -117,7 +144,7 @@ class DreamMix:
         z_0, m, own = told["z_0"], told["mask"], self.settings
         timestep = backbone.timesteps(t)
         z_t = backbone.schedule.add_noise(z_0, noise, timestep)
-        text = Text(told["text.context"], told["text.pooled"])
+        text = Text(told["text.context"], told.get("text.pooled"))
         predicted = backbone.predict(z_t, timestep, m, told["holed"], text)
         error = (predicted - backbone.target(z_0, noise, timestep)).square()
         l_re = ((own.inside * m + own.outside * (1 - m)) * error).mean((1, 2, 3))
@@ -128,28 +155,27 @@ class DreamMix:
         }
 
     def paint(self, backbone: InpaintBackbone, requests: Sequence[Request]) -> list[Image]:
-        """Fill each request's box on a square around it, at the model's own size."""
-        size, settings = backbone.size, self.settings
+        """Fill each request's place, first on a square around it, then on the whole photo.
+
+        Where a prompt replaces attributes of the subject (`Request.replaced`), its embedding is
+        taken out of theirs' span first.
+        """
         for request in requests:
             self.accepts.require(self.name, request)
-        boxes = [request.placements[0].box_xyxy01 for request in requests]
-        windows = [
-            Window.around(box, r.image, context=settings.context)
-            for box, r in zip(boxes, requests, strict=True)
-        ]
-        masks = [box_mask(box, r.image) for box, r in zip(boxes, requests, strict=True)]
-        filled = backbone.fill(
-            [w.cut(r.image, size) for w, r in zip(windows, requests, strict=True)],
-            [w.cut(mask, size) for w, mask in zip(windows, masks, strict=True)],
-            [r.prompt for r in requests],
-            [r.seed for r in requests],
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
+        return paint(
+            backbone,
+            requests,
+            joined([self._text(backbone, request) for request in requests]),
+            backbone.encode_text(tuple(request.negative_prompt or "" for request in requests)),
+            self.settings.rules(),
         )
-        return [
-            w.paste(r.image, picture, mask)
-            for w, r, picture, mask in zip(windows, requests, filled, masks, strict=True)
-        ]
+
+    def _text(self, backbone: InpaintBackbone, request: Request) -> Text:
+        text = backbone.encode_text((request.prompt,))
+        if not request.replaced or self.settings.substitute == "off":
+            return text
+        pooled = self.settings.substitute == "tokens+pooled"
+        return substituted(backbone, text, request.replaced, pooled=pooled)
 
 
 def _mask(example: Example) -> Image:

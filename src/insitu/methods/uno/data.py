@@ -22,7 +22,7 @@ def examples(
     for row in rows["boundid"]:
         if row.split in ("train", VALIDATION):
             yield Example(
-                id=row.id, image=resized(row.image.array(), size, size), prompt=row.prompt,
+                id=row.id, image=resized(row.image.array(), size, size), prompt=_prompt(row),
                 placements=_placements(row), pool=LEARN if row.split == "train" else VALIDATION,
             )  # fmt: skip
 
@@ -34,8 +34,23 @@ def requests(
     for number, row in enumerate(row for row in rows["boundid"] if row.split == split):
         yield Request(
             image=resized(row.image.array(), size, size), placements=_placements(row),
-            prompt=row.prompt, seed=seed + number, background="free",
+            prompt=_prompt(row), seed=seed + number, background="free",
         )  # fmt: skip
+
+
+def _prompt(row: BoundId) -> str:
+    """The row's prompt with the word for each thing in place of its description.
+
+    What the words say the base paints without looking, so that references would teach little.
+    """
+    words = row.prompt
+    for reference in row.references:
+        words = words.replace(reference.description, _article(reference.category), 1)
+    return words
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _placements(row: BoundId) -> tuple[Placement, ...]:

@@ -10,19 +10,21 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from insitu.backbones import adapters
-from insitu.backbones.branches import Inputs
+from insitu.backbones.branches import Inputs, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
 from insitu.backbones.zoom import middle, resized
 from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Placement, Request, Told
 from insitu.methods.uno.keys import from_published, is_published
-from insitu.methods.uno.layout import ADAPTER, layout
+from insitu.methods.uno.layout import ADAPTER, Acting, layout
 
 PREFIX = "transformer."
 ATTENTION = (
     r"(single_)?transformer_blocks\.\d+\."
     r"(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|proj_out)"
 )
+OF_IMAGES = r"(single_)?transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0)|proj_out)"
+"""Those that references pass."""
 BATCH = 8
 """Pictures painted at once."""
 
@@ -34,6 +36,7 @@ class Settings:
     Attributes:
         most: references of a picture, at most.
         rank: of the LoRA.
+        acting: which tokens it acts on; references = picture and text are left to the base.
         reference_size: side in pixels at which references are encoded.
         steps, guidance_scale: of sampling; the guidance is embedded.
         training_guidance: the same while training.
@@ -41,6 +44,7 @@ class Settings:
 
     most: int
     rank: int
+    acting: Acting
     reference_size: int
     steps: int
     guidance_scale: float
@@ -67,8 +71,10 @@ class Uno:
 
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
         """Add LoRA to the layers around every attention; B starts at zero."""
-        rank = self.settings.rank
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION)
+        rank, targets = self.settings.rank, ATTENTION
+        if self.settings.acting == "references":
+            targets = of_conditions(backbone.transformer, OF_IMAGES)
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
         return adapters.attach(backbone.transformer, config, ADAPTER)
 
     def detach(self, backbone: FluxBackbone) -> None:
@@ -164,7 +170,7 @@ class Uno:
         """x_t, t -> dx/dt for latents as large as `like`."""
         seen = layout(
             present, words=text.tokens.shape[1], cells=(like.shape[-2], like.shape[-1]),
-            reference_cells=references.shape[-1],
+            reference_cells=references.shape[-1], acting=self.settings.acting,
         )  # fmt: skip
         tokens = {f"reference{k}": pack(references[:, k]) for k in range(references.shape[1])}
 

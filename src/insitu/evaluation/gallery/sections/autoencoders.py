@@ -23,7 +23,7 @@ def section(bench: Bench) -> Section:
     columns, stated = [], []
     for name, checkpoint in (
         ("flux", bench.models.flux),
-        ("sdxl-inpaint", bench.models.sdxl_inpaint),
+        ("sdxl-inpaint", bench.models.inpaint),
     ):
         tiles, own = _through(bench, name, checkpoint, images)
         columns.append(tiles)

@@ -16,7 +16,7 @@ MEANINGS = {
 
 
 def section(bench: Bench) -> Section:
-    pipeline = bench.load_diffusers(StableDiffusionXLInpaintPipeline, bench.models.sdxl_inpaint)
+    pipeline = bench.load_diffusers(StableDiffusionXLInpaintPipeline, bench.models.inpaint)
     pipeline.set_progress_bar_config(disable=True)
     chosen = bench.settings.inpaint
     seed = bench.seed("inpaint")
@@ -45,7 +45,7 @@ def section(bench: Bench) -> Section:
         facts=(
             facts(
                 "sdxl-inpaint",
-                bench.models.sdxl_inpaint,
+                bench.models.inpaint,
                 *parts,
                 meanings=MEANINGS,
                 model_class=type(pipeline).__name__,

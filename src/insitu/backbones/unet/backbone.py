@@ -1,50 +1,49 @@
-"""Stable Diffusion XL inpainting: a frozen base that learns and paints through what is attached.
+"""An inpainting U-Net: a frozen base that learns and paints through what is attached.
 
-The U-Net takes [z_t ; mask ; Enc(image outside the mask)] on 9 channels. Text and pixels are
-encoded by the pipeline's own parts, so a base of any size behaves as it does in plain diffusers.
+The U-Net takes [z_t ; mask ; Enc(image outside the mask)] on 9 channels (LAR-Gen, eq. 2); one that
+takes 4 is widened. Text and pixels are encoded by the pipeline's own parts, so a base of any size
+behaves as it does in plain diffusers.
 """
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, StableDiffusionXLInpaintPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
 from insitu.backbones.empty import empty_pipeline
-from insitu.backbones.loading import base_digest
+from insitu.backbones.loading import base_digest, config_of
 from insitu.backbones.precision import PLAIN, Precision, load_pipeline, require_trainable
+from insitu.backbones.unet.families import CHANNELS, Family, Text, family_of, widen
+from insitu.backbones.unet.sampling import Denoising, Sampling
 from insitu.errors import UserError
 from insitu.params import Checkpoint
 
 Image = NDArray[np.uint8]
-BATCH = 8
-"""Pictures painted at once."""
 PREDICTIONS = ("epsilon", "v_prediction")
-
-
-@dataclass(frozen=True)
-class Text:
-    """Encoded prompts: context [B, T, D] of both encoders, pooled [B, P] of the second."""
-
-    context: Tensor
-    pooled: Tensor
 
 
 class InpaintBackbone:
     """The frozen checkpoint; what a method attaches to `unet` is all that learns."""
 
     def __init__(
-        self, pipeline: Any, *, checkpoint: Checkpoint, digest: str, precision: Precision = PLAIN
+        self,
+        pipeline: Any,
+        family: Family,
+        *,
+        checkpoint: Checkpoint,
+        digest: str,
+        precision: Precision = PLAIN,
     ) -> None:
-        self.pipeline, self.checkpoint, self.digest = pipeline, checkpoint, digest
-        self.precision = precision
-        for module in (pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
-            module.requires_grad_(False).eval()
+        self.pipeline, self.family = pipeline, family
+        self.checkpoint, self.digest, self.precision = checkpoint, digest, precision
+        self._original: dict[str, Tensor] | None = None
+        for name in ("vae", "unet", *family.encoders):
+            getattr(pipeline, name).requires_grad_(False).eval()
         self.schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.encode_text = functools.lru_cache(maxsize=4096)(self._encode_text)
 
@@ -52,24 +51,26 @@ class InpaintBackbone:
     def load(
         cls, checkpoint: Checkpoint, *, device: torch.device, precision: Precision = PLAIN
     ) -> Self:
-        """Load a pipeline's folder or pinned hub id.
+        """Load a pipeline's folder or pinned hub id, SDXL's or SD1.5's.
 
         Raises:
-            UserError: it is incomplete, its U-Net does not take 9 channels, it predicts something
-                other than the noise or the velocity, or the precision cannot be had here.
+            UserError: it is incomplete or of another family, its U-Net takes neither 9 channels nor
+                4, it predicts something other than the noise or the velocity, or the precision
+                cannot be had here.
         """
         _require_range(checkpoint, precision)
-        pipeline = load_pipeline(
-            StableDiffusionXLInpaintPipeline, checkpoint, device=device, precision=precision
-        )
+        family = family_of(checkpoint)
+        pipeline = load_pipeline(family.pipeline, checkpoint, device=device, precision=precision)
         pipeline.set_progress_bar_config(disable=True)
-        channels = pipeline.unet.config.in_channels
-        if channels != 9:
+        latents, channels = (
+            pipeline.vae.config.latent_channels, pipeline.unet.config.in_channels
+        )  # fmt: skip
+        if channels not in (CHANNELS, latents):
             raise UserError(
                 f"{checkpoint.path} was given as the inpainting base.",
-                f"Its U-Net takes {channels} channels; one for inpainting takes 9 (latents, mask,"
-                " masked picture).",
-                "Give an inpainting checkpoint.",
+                f"Its U-Net takes {channels} channels; one for inpainting takes {CHANNELS}"
+                f" (latents, mask, masked picture), one for text {latents}.",
+                "Give a checkpoint of one of the two.",
             )
         kind = pipeline.scheduler.config.prediction_type
         if kind not in PREDICTIONS:
@@ -78,8 +79,10 @@ class InpaintBackbone:
                 f"Its schedule predicts {kind!r}; losses here are of {' or '.join(PREDICTIONS)}.",
                 "Give a checkpoint that predicts the noise or the velocity.",
             )
+        if channels != CHANNELS:
+            widen(pipeline.unet)
         digest = base_digest(checkpoint)
-        return cls(pipeline, checkpoint=checkpoint, digest=digest, precision=precision)
+        return cls(pipeline, family, checkpoint=checkpoint, digest=digest, precision=precision)
 
     @classmethod
     def empty(cls, checkpoint: Checkpoint, *, precision: Precision = PLAIN) -> Self:
@@ -91,9 +94,23 @@ class InpaintBackbone:
             UserError: a configuration is missing, or the dtype is float16.
         """
         _require_range(checkpoint, precision)
-        pipeline = empty_pipeline(StableDiffusionXLInpaintPipeline, checkpoint, precision.dtype)
+        family = family_of(checkpoint)
+        pipeline = empty_pipeline(family.pipeline, checkpoint, precision.dtype)
         pipeline.set_progress_bar_config(disable=True)
-        return cls(pipeline, checkpoint=checkpoint, digest="", precision=precision)
+        if pipeline.unet.config.in_channels != CHANNELS:
+            widen(pipeline.unet)
+        return cls(pipeline, family, checkpoint=checkpoint, digest="", precision=precision)
+
+    @staticmethod
+    def size_of(checkpoint: Checkpoint) -> int:
+        """`size` of a checkpoint, from its configurations alone.
+
+        Raises:
+            UserError: one is missing.
+        """
+        unet = config_of(UNet2DConditionModel, checkpoint, "unet")
+        vae = config_of(AutoencoderKL, checkpoint, "vae")
+        return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
 
     @property
     def unet(self) -> Any:
@@ -113,6 +130,17 @@ class InpaintBackbone:
         """Side in pixels of the pictures it was trained on."""
         return int(self.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
+    def fitting(self, height: int, width: int) -> tuple[int, int]:
+        """A size with about as many pixels as the base's and a photo's proportions, that it takes.
+
+        The U-Net halves latents at each level but the last.
+        """
+        levels = len(self.unet.config.block_out_channels) - 1
+        stride = int(self.pipeline.vae_scale_factor) * 2**levels
+        scale = self.size / (height * width) ** 0.5
+        high, wide = (max(1, round(side * scale / stride)) for side in (height, width))
+        return high * stride, wide * stride
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of those pictures' latents."""
@@ -121,11 +149,7 @@ class InpaintBackbone:
 
     @torch.no_grad()
     def _encode_text(self, prompts: tuple[str, ...]) -> Text:
-        context, _, pooled, _ = self.pipeline.encode_prompt(
-            list(prompts), device=self.device, num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )  # fmt: skip
-        return Text(context, pooled)
+        return self.family.encode(self.pipeline, prompts, self.device)
 
     @torch.no_grad()
     def encode(self, images_BHWC: Image) -> Tensor:
@@ -160,9 +184,18 @@ class InpaintBackbone:
         return self.schedule.get_velocity(z_0_BChw, noise_BChw, t_B)
 
     def predict(
-        self, z_t_BChw: Tensor, t_B: Tensor, mask_B1hw: Tensor, holed_BChw: Tensor, text: Text
+        self,
+        z_t_BChw: Tensor,
+        t_B: Tensor,
+        mask_B1hw: Tensor,
+        holed_BChw: Tensor,
+        text: Text,
+        **more: Any,
     ) -> Tensor:
         """The U-Net's guess of `target` [B, C, h, w] at timesteps `t_B` in 0..999, in z_t's dtype.
+
+        Args:
+            more: that attention processors take, see `beside`.
 
         Raises:
             UserError: a gradient is wanted, and the base is offloaded.
@@ -171,61 +204,43 @@ class InpaintBackbone:
             require_trainable(self.precision)
         dtype = self.precision.dtype
         height, width = (side * self.pipeline.vae_scale_factor for side in z_t_BChw.shape[-2:])
-        time_ids = torch.tensor([height, width, 0, 0, height, width], device=z_t_BChw.device)
-        added = {
-            "text_embeds": text.pooled.to(dtype),
-            "time_ids": time_ids.expand(len(z_t_BChw), -1).to(dtype),
-        }
         guess = self.unet(
             torch.cat([z_t_BChw, mask_B1hw, holed_BChw], 1).to(dtype), t_B,
-            encoder_hidden_states=text.context.to(dtype), added_cond_kwargs=added,
-            return_dict=False,
+            encoder_hidden_states=text.context.to(dtype),
+            added_cond_kwargs=self.family.told(text, height, width, dtype),
+            cross_attention_kwargs=more or None, return_dict=False,
         )[0]  # fmt: skip
         return guess.to(z_t_BChw.dtype)
 
+    def open(self) -> None:
+        """Keep the U-Net's weights, which may change now; `close` puts them back bit for bit."""
+        if self._original is None:
+            self._original = {k: v.detach().clone() for k, v in self.unet.state_dict().items()}
+
+    def close(self) -> None:
+        """The U-Net as the checkpoint has it, frozen."""
+        if self._original is not None:
+            self.unet.load_state_dict(self._original)
+            self._original = None
+        self.unet.requires_grad_(False)
+
+    def denoising(self, sampling: Sampling) -> Denoising:
+        return Denoising(self.pipeline.scheduler, sampling, self.device)
+
+    def noise(self, seeds: Sequence[int], height: int, width: int) -> Tensor:
+        """Each picture's own noise [B, C, h, w], as diffusers draws it, for a size in pixels."""
+        factor, channels = self.pipeline.vae_scale_factor, self.pipeline.vae.config.latent_channels
+        shape = 1, channels, height // factor, width // factor
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return torch.cat(drawn).to(self.device)
+
     @torch.no_grad()
-    def fill(
-        self,
-        images: Sequence[Image],
-        masks: Sequence[Image],
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> list[Image]:
-        """Fill each mask (uint8 [H, W], 255 = fill) from its prompt; all pictures of one size.
-
-        Picture i depends on its own arguments and seed, up to the batch's rounding.
-        """
-        filled: list[Image] = []
-        for start in range(0, len(images), BATCH):
-            part = slice(start, start + BATCH)
-            filled += self._fill(
-                np.stack(images[part]), np.stack(masks[part]), prompts[part], seeds[part],
-                steps, guidance_scale,
-            )  # fmt: skip
-        return filled
-
-    def _fill(
-        self,
-        images_BHWC: Image,
-        masks_BHW: Image,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        steps: int,
-        guidance_scale: float,
-    ) -> list[Image]:
-        height, width = images_BHWC.shape[1:3]
-        drawn = self.pipeline(
-            prompt=list(prompts), negative_prompt=[""] * len(prompts),
-            image=images_BHWC.astype(np.float32) / 255,
-            mask_image=torch.from_numpy((masks_BHW > 127).astype(np.float32))[:, None],
-            height=height, width=width, strength=1.0,
-            num_inference_steps=steps, guidance_scale=guidance_scale,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np",
-        ).images  # fmt: skip
-        return list(np.rint(drawn * 255).astype(np.uint8))
+    def pictures(self, latents_BChw: Tensor) -> list[Image]:
+        """Latents -> uint8 pictures [H, W, 3]."""
+        vae = self.pipeline.vae
+        plain = (latents_BChw / vae.config.scaling_factor).to(vae.dtype)
+        pixels = vae.decode(plain, return_dict=False)[0].float().clamp(-1, 1).permute(0, 2, 3, 1)
+        return list(((pixels + 1) * 127.5).round().cpu().numpy().astype(np.uint8))
 
 
 def _require_range(checkpoint: Checkpoint, precision: Precision) -> None:
