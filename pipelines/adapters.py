@@ -21,7 +21,7 @@ from insitu.files import replace_text
 from insitu.params import Params
 from insitu.registry.package import RUN, Base, Package
 from pipelines import _step, _tuning
-from pipelines._paths import ADAPTERS, ENCODED, MANIFEST
+from pipelines._paths import ADAPTERS, ATTRIBUTES, ENCODED, MANIFEST
 
 
 def main(params: Params, report: _step.Report, subject: str | None = None) -> None:
@@ -81,6 +81,7 @@ class _Bench:
                 name=name,
                 class_word=rows[0][0].class_word,
                 identifier=_tuning.identifier(self.params, rows[0]),
+                attributes=json.loads(ATTRIBUTES.read_text())[name],
             ),
             encoded=ENCODED / "subjects" / name,
             facts=_tuning.facts(self.params, rows),

@@ -284,6 +284,21 @@ def place(
     version: Annotated[
         str, typer.Option(help="Of a subject's adapter, a number or an alias.")
     ] = "champion",
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="A word for how the subject looks that the prompt has another for; by default"
+            " those of which it names another colour, pattern or material.",
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SUBJECT=WEIGHT", help="Another subject's adapter that acts beside it."
+        ),
+    ] = None,
+    weight: Annotated[float, typer.Option(help="Of the subject's own adapter.")] = 1.0,
     adapter: Annotated[
         Path | None, typer.Option(help="A method's adapter; by default data/trained/<method>.")
     ] = None,
@@ -309,6 +324,12 @@ def place(
             background="free" if free else "keep",
             style=None if style is None else places.canvas_of(style),
         )  # fmt: skip
+        if replace or also or weight != 1:
+            raise UserError(
+                f"{what} was asked with --at, and an option of subjects.",
+                "A method that serves every subject has no attributes and one adapter.",
+                "Leave out --replace, --also and --weight.",
+            )
         folder = adapter or TRAINED / what
         painted, package = places.paint(settings, what, folder, request, changed or ())
         said = f"{what}, {package.digest[:12]}"
@@ -327,7 +348,8 @@ def place(
             )
         placed = _engine(settings).place(
             subject=what, image=places.canvas_of(image), box_xyxy01=places.box_of(box),
-            prompt=prompt, seed=seed, version=version,
+            prompt=prompt, seed=seed, version=version, replace=replace,
+            also=places.weights_of(also or ()), weight=weight,
         )  # fmt: skip
         painted, said = placed.image, f"{placed.entry.name}, version {placed.entry.version}"
     Image.fromarray(painted).save(out, format="PNG")
@@ -360,7 +382,10 @@ def _engine(settings: Params) -> "Engine":
 
     device, held = choose_device(settings.device), Precision.of(settings.painting_base())
     backbone = InpaintBackbone.load(settings.models.inpaint, device=device, precision=held)
-    return Engine(backbone=backbone, store=store, method=settings.tune.method)
+    return Engine(
+        backbone=backbone, store=store, method=settings.tune.method,
+        vocabulary=settings.subjects.attributes.model_dump(),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

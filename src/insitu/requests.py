@@ -82,6 +82,30 @@ class Request:
     replaced: tuple[str, ...] = ()
 
 
+def require_rest(request: Request) -> None:
+    """Refuse places that leave nothing of a photo that is to stay.
+
+    Raises:
+        UserError: together they cover all of it.
+    """
+    if request.background == "free" or not request.placements:
+        return
+    height, width = request.image.shape[:2]
+    covered = np.zeros((height, width), bool)
+    for placement in request.placements:
+        if placement.mask is not None:
+            covered |= placement.mask > 127
+        else:
+            x0, y0, x1, y1 = np.array(placement.box_xyxy01) * (width, height, width, height)
+            covered[round(y0) : round(y1), round(x0) : round(x1)] = True
+    if covered.all():
+        raise UserError(
+            f"Places were given that cover all {width} x {height} pixels of the photo.",
+            "Nothing of it would stay, so there is nothing to fit what is painted to.",
+            "Give places that leave something of the photo.",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """What is learned from.
@@ -117,6 +141,7 @@ class Accepts:
         keeps: it can leave what is outside of the placements as it is.
         style: it heeds a picture that the whole is to be like.
         replaces: it heeds which of a subject's attributes a prompt replaces.
+        rest: something of the photo has to stay, which what is painted is fitted to.
         wordless: an empty prompt will do where each placement has a reference.
         prompt: one that it takes, with the most placements.
     """
@@ -130,6 +155,7 @@ class Accepts:
     places: bool = True
     style: bool = False
     replaces: bool = False
+    rest: bool = False
     wordless: bool = False
     prompt: str = "a"
     said: Mapping[str, str] = field(

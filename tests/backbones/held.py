@@ -33,7 +33,8 @@ from insitu.params import Checkpoint
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 METHOD = Settings(
     rank=2, targets=("to_k", "to_v", "to_out.0"), inside=1.0, outside=1.0, beta=1.0,
-    steps=2, guidance_scale=2.0, context=0.3,
+    local=1.0, enlarge=0.0, background="original", substitute="tokens",
+    scheduler="own", steps=2, guidance_scale=2.0, rescale=0.0, context=0.3,
 )  # fmt: skip
 # Relative error of a forward pass that a format may cost here: a little above what was measured.
 ERROR = {"int8": 0.02, "int8wo": 0.02, "fp8": 0.03, "nf4": 0.08}

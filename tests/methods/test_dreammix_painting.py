@@ -24,16 +24,12 @@ from insitu.backbones.loading import choose_device
 from insitu.backbones.unet import InpaintBackbone
 from insitu.backbones.unet.sampling import Sampling
 from insitu.backbones.unet.squares import Square
+from insitu.edits import named, replaced, require_known
 from insitu.errors import UserError
 from insitu.methods import Image, Placement, Request
 from insitu.methods.dreammix import DreamMix, Settings, painting
 from insitu.methods.dreammix.painting import Rules, paint
-from insitu.methods.dreammix.substitution import (
-    outside,
-    replaced,
-    require_known,
-    substituted,
-)
+from insitu.methods.dreammix.substitution import outside, substituted
 from insitu.params import Checkpoint
 from tests import tiny
 
@@ -218,7 +214,9 @@ def test_one_attribute_is_the_papers_formula() -> None:
 def test_what_a_prompt_replaces_follows_from_the_dictionary(
     prompt: str, expected: tuple[str, ...]
 ) -> None:
-    assert replaced(prompt, OWN, VOCABULARY) == expected
+    found = replaced(prompt, OWN, VOCABULARY)
+    assert found == expected
+    assert not set(named("sks red striped", "mug", found).split()) & set(expected)
 
 
 def test_an_unmatched_attribute_leaves_the_prompt_bit_identical(

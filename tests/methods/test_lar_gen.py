@@ -243,13 +243,6 @@ def test_a_subjects_square_is_white_around_it() -> None:
         (
             Request(
                 image=picture(0), prompt="a mug", seed=0,
-                placements=(Placement(box_xyxy01=(0.0, 0.0, 1.0, 1.0)),),
-            ),
-            "all of the photo",
-        ),
-        (
-            Request(
-                image=picture(0), prompt="a mug", seed=0,
                 placements=(
                     Placement(box_xyxy01=(0.1, 0.1, 0.9, 0.9), mask=np.zeros((8, 8), np.uint8)),
                 ),

@@ -27,7 +27,8 @@ from insitu.serving.engine import Engine
 
 SETTINGS = {
     "rank": 2, "targets": ["to_k", "to_v"], "inside": 1.5, "outside": 0.7, "beta": 0.4,
-    "steps": 2, "guidance_scale": 2.0, "context": 0.3,
+    "local": 1.0, "enlarge": 0.0, "background": "original", "substitute": "tokens",
+    "scheduler": "own", "steps": 2, "guidance_scale": 2.0, "rescale": 0.0, "context": 0.3,
 }  # fmt: skip
 NAME = "dreammix.mug-1"
 
@@ -48,7 +49,8 @@ def make_package(folder: Path, backbone: InpaintBackbone, seed: int, base: str =
     weights = {n: torch.randn(v.shape, generator=generator) for n, v in names.items()}
     save_file(weights, folder / WEIGHTS)
     card = Card(
-        method="dreammix", subject="mug-1", class_word="mug", identifier="sks",
+        method="dreammix", subject="mug-1", class_word="mug", identifier="sks red",
+        attributes={"colour": ["red"]},
         base=Base(path="tiny", revision=None, weights_digest=base or backbone.digest),
         data_digest="b" * 64, settings={"method": SETTINGS}, seed=seed,
         weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
@@ -72,7 +74,16 @@ def store(backbone: InpaintBackbone, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def client(backbone: InpaintBackbone, store: Store) -> Iterator[TestClient]:
-    with TestClient(make_app(Engine(backbone=backbone, store=store, method="dreammix"))) as client:
+    with TestClient(
+        make_app(
+            Engine(
+                backbone=backbone,
+                store=store,
+                method="dreammix",
+                vocabulary={"colour": ["red", "blue"]},
+            )
+        )
+    ) as client:
         yield client
 
 

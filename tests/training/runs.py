@@ -29,8 +29,9 @@ from insitu.training.recipe import Devices, Recipe, Watch
 from insitu.training.times import Times
 
 SETTINGS = {
-    "rank": 2, "targets": ["to_k", "to_v"], "inside": 1.5, "outside": 0.7, "beta": 0.4, "steps": 1,
-    "guidance_scale": 2.0, "context": 0.3,
+    "rank": 2, "targets": ["to_k", "to_v"], "inside": 1.5, "outside": 0.7, "beta": 0.4,
+    "local": 1.0, "enlarge": 0.0, "background": "original", "substitute": "tokens",
+    "scheduler": "own", "steps": 1, "guidance_scale": 2.0, "rescale": 0.0, "context": 0.3,
 }  # fmt: skip
 METHOD = find("dreammix", SETTINGS)
 """One for all runs, as a stage has one for all subjects: its memory is rehearsed once."""

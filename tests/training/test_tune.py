@@ -40,8 +40,8 @@ def make(base: str, encoded: Path, **changed: object) -> tuple[Source, Setup]:
     backbone = load(base)
     digest = base_digest(Checkpoint(path=base))
     source = Source(
-        subject=Subject(name="a", class_word="mug", identifier="sks"), encoded=encoded,
-        facts=FACTS, requests=[request()],
+        subject=Subject(name="a", class_word="mug", identifier="sks", attributes={}),
+        encoded=encoded, facts=FACTS, requests=[request()],
     )  # fmt: skip
     values = {
         "method": METHOD, "precision": {"dtype": "float32"}, "device": "cpu",

@@ -99,6 +99,32 @@ def fill(model: Any, name: str, weights: Mapping[str, Tensor], *, prefix: str) -
     set_peft_model_state_dict(model, plain, adapter_name=name)
 
 
+def load(
+    model: Any,
+    config: LoraConfig,
+    name: str,
+    weights: Mapping[str, Tensor],
+    *,
+    prefix: str,
+    base: str,
+) -> None:
+    """Attach an adapter and give it the weights that `state` returned.
+
+    Args:
+        base: the checkpoint's name, for errors.
+
+    Raises:
+        UserError: they are of another base, other targets or another rank; none is attached then.
+    """
+    attach(model, config, name)
+    try:
+        require_names(state(model, name, prefix=prefix), weights, base)
+    except UserError:
+        model.delete_adapters(name)
+        raise
+    fill(model, name, weights, prefix=prefix)
+
+
 def require_names(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], base: str) -> None:
     """Refuse weights of another base, other targets or another rank.
 

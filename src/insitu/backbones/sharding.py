@@ -12,11 +12,13 @@ from torch.distributed.tensor import DTensor
 def shard(model: Any, mesh: DeviceMesh) -> None:
     """Spread a diffusers model over a one-dimensional mesh, block by block.
 
-    Only the block at work is whole on a device at any time. Values do not change.
+    Only the block at work is whole on a device at any time. Values do not change. A part within it
+    that is called by itself says so with a true `called_alone`.
     """
     repeated = set(getattr(model, "_repeated_blocks", None) or ())
-    for module in model.modules():
-        if type(module).__name__ in repeated:
+    for module in reversed(list(model.modules())):  # what is within another comes before it
+        alone = getattr(module, "called_alone", False)
+        if alone or type(module).__name__ in repeated:
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

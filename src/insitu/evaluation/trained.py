@@ -43,6 +43,7 @@ MEASURES = {
     "inpaint_anywhere": ("own_box", "dino", "found", "background_mean"),
     "anyphoto": ("face_sim_ref", "face_found"),
     "uno": ("dino_found", "found", "clip_t_global"),
+    "lar_gen": ("clip_i", "dino", "clip_t", "found", "background_mean"),
     "eligen": ("in_mask", "box_iou", "entity_recall", "location_error", "clip_t"),
 }
 """Metrics by method, its own measure first."""
@@ -67,6 +68,7 @@ class Eyes:
         every: list[Metric] = [
             RegionIdentity(known),
             RegionLikeness("dino", known),
+            RegionLikeness("clip_i", seen),
             EntityRecall(finder, name="found"),
             BackgroundChange("mean"),
             FaceLikeness(reader, "reference"),
@@ -114,9 +116,11 @@ def trial(
     The latter has the weights that a training with this seed starts from.
     """
 
+    before = method.untrained()
+
     def begin() -> None:
         torch.manual_seed(seed)
-        method.attach(backbone)
+        before.attach(backbone)
 
     asked = [
         replace(request, seed=int(rng_for("trained", seed, n, r).integers(2**31)))
@@ -125,8 +129,9 @@ def trial(
     ]
     wanted = [entities(request) for request in requests]
     pictures, scores = {}, {}
-    for way, put in zip(WAYS, (lambda: method.load(backbone, weights), begin), strict=True):
-        painted = _painted(method, backbone, asked, put)
+    ways = ((method, lambda: method.load(backbone, weights)), (before, begin))
+    for way, (own, put) in zip(WAYS, ways, strict=True):
+        painted = _painted(own, backbone, asked, put)
         cases = [
             Case(
                 image=picture, entities=wanted[n // seeds],

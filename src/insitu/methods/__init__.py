@@ -65,6 +65,10 @@ class Method(Protocol):
     drops: frozenset[str]
     settings: Any
 
+    def untrained(self) -> "Method":
+        """What its training is measured against: itself, or what it adds nothing to."""
+        ...
+
     def attach(self, backbone: Any) -> nn.Module:
         """Put what learns into the backbone, with random weights; the parameters to train."""
         ...

@@ -41,6 +41,7 @@ class Card(BaseModel):
         subject: the subject it was tuned on; None for one that serves every subject.
         class_word: what kind of thing the subject is.
         identifier: what stands before the class word where a prompt means the subject.
+        attributes: words for how the subject looks, by kind: what a prompt may replace.
         base: the checkpoint it was trained on.
         data_digest: digest of the training data.
         settings: the method's own parameters.
@@ -55,6 +56,7 @@ class Card(BaseModel):
     subject: str | None
     class_word: str | None
     identifier: str | None
+    attributes: dict[str, list[str]] | None = None
     base: Base
     data_digest: str = Digest
     settings: dict[str, Any]

@@ -18,6 +18,7 @@ from insitu.errors import UserError
 from insitu.methods import Method, Placement, Request, find
 from insitu.params import Params
 from insitu.registry.package import Package
+from insitu.requests import require_rest
 from insitu.serving.app import read_photo
 
 if TYPE_CHECKING:
@@ -67,6 +68,28 @@ def box_of(text: str) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
+def weights_of(words: Sequence[str]) -> dict[str, float]:
+    """Subjects with weights, from `subject=weight` words.
+
+    Raises:
+        UserError: a word is none, or a weight no number from -2 to 2.
+    """
+    found = {}
+    for word in words:
+        subject, _, number = word.rpartition("=")
+        try:
+            found[subject] = float(number)
+        except ValueError:
+            found[subject] = math.nan
+        if not subject or not abs(found[subject]) <= 2:
+            raise UserError(
+                f"{word!r} was given as a subject that acts beside the other.",
+                "It is no subject=weight with a weight from -2 to 2.",
+                "Write for example --also hat-2=0.5.",
+            )
+    return found
+
+
 def canvas_of(text: str) -> Image:
     """A photo from a file, or white of `WIDTHxHEIGHT` pixels for what is painted as a whole."""
     width, _, height = text.partition("x")
@@ -104,6 +127,8 @@ def paint(
     request = _with_landmarks(params, method, request)
     # Before the base is loaded: what the method cannot do takes no time to refuse.
     method.accepts.require(name, request)
+    if method.accepts.rest:
+        require_rest(request)
 
     from insitu.backbones import bases
     from insitu.backbones.loading import choose_device

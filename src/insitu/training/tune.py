@@ -37,11 +37,13 @@ class Subject:
     Attributes:
         class_word: what kind of thing it is.
         identifier: what stands for it in a prompt.
+        attributes: words for how it looks, by kind.
     """
 
     name: str
     class_word: str
     identifier: str
+    attributes: dict[str, list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,8 @@ class Setup:
 
 def input_digest(source: Source, setup: Setup) -> str:
     """What an adapter follows from; a finished one with this digest is kept."""
-    return _digest({"examples": dict(source.facts), **setup.facts()})
+    subject = asdict(source.subject) if source.subject else None
+    return _digest({"examples": dict(source.facts), "subject": subject, **setup.facts()})
 
 
 def _digest(facts: dict[str, Any]) -> str:
@@ -208,6 +211,7 @@ def _write(source: Source, setup: Setup, work: Path, folder: Path) -> Card:
         subject=own.name if own else None,
         class_word=own.class_word if own else None,
         identifier=own.identifier if own else None,
+        attributes=own.attributes if own else None,
         base=setup.base,
         data_digest=digest_of(source.facts),
         settings=setup.behaviour(),

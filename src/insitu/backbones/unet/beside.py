@@ -42,12 +42,16 @@ class Beside:
 
 
 class CrossAttention(nn.Module):
-    """Z + beta Z', both with the layer's own queries; the new weights are `to_k_ip`, `to_v_ip`."""
+    """Z + beta Z', both with the layer's own queries; the new weights are `to_k_ip`, `to_v_ip`.
+
+    The latter begin at zero, so that nothing changes yet.
+    """
 
     def __init__(self, context: int, width: int) -> None:
         super().__init__()
         self.to_k_ip = nn.Linear(context, width, bias=False)
         self.to_v_ip = nn.Linear(context, width, bias=False)
+        nn.init.zeros_(self.to_v_ip.weight)
 
     def __call__(
         self,

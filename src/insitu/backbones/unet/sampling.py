@@ -67,6 +67,7 @@ class Denoising:
         if step == self.steps:
             return latents_BChw
         times = self._still.timesteps[step].expand(len(latents_BChw))
+        _begin(self._still, step)
         return self._still.add_noise(latents_BChw, noise_BChw, times)
 
     @torch.no_grad()
@@ -85,6 +86,7 @@ class Denoising:
         (LAR-Gen, eq. 3; DreamMix, eq. 5).
         """
         scheduler = self._fresh()  # it counts its own steps
+        _begin(scheduler, first)
         z = clean = latents_BChw
         for step in range(first, self.steps if last is None else last):
             t = scheduler.timesteps[step]
@@ -100,6 +102,12 @@ class Denoising:
         made = self._kind.from_config(self._config)
         made.set_timesteps(self._sampling.steps, device=self._device)
         return made
+
+
+def _begin(scheduler: Any, step: int) -> None:
+    """Some look for the step among their times, by number, where they are not told."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(step)
 
 
 def guided(told: Tensor, untold: Tensor, sampling: Sampling) -> Tensor:

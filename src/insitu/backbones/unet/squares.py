@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from insitu.backbones.zoom import Window, box_mask
-from insitu.errors import UserError
 from insitu.requests import Box, Request
 
 Image = NDArray[np.uint8]
@@ -40,20 +39,12 @@ class Square:
             enlarge: how much longer the sides of what is filled are than the place's, as a share.
 
         Raises:
-            UserError: the box or mask is none, covers the whole photo, or is smaller than two
-                pixels.
+            UserError: the box is none, or smaller than two pixels.
         """
         placement, photo = request.placements[0], request.image
         place = placement.mask
         if place is None:
             place = box_mask(placement.box_xyxy01, photo)
-        if (place > 127).all():
-            height, width = photo.shape[:2]
-            raise UserError(
-                f"A place of {width} x {height} pixels was given, all of the photo.",
-                "Nothing of the photo would stay, so there is nothing to fit what is painted to.",
-                "Give a place that leaves something of the photo.",
-            )
         around = _enlarged(place, placement.box_xyxy01, enlarge) if enlarge else place
         window = Window.around(placement.box_xyxy01, photo, context=context + enlarge)
         return cls(

@@ -109,6 +109,10 @@ class AnyPhoto:
             keeps=False,
         )
 
+    def untrained(self) -> "AnyPhoto":
+        """Itself, with the weights that it starts from."""
+        return self
+
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
         """LoRA, which will act on face tokens alone, and the MLP of the modulation.
 

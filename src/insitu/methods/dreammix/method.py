@@ -72,12 +72,16 @@ class DreamMix:
     name = "dreammix"
     base = "inpaint"
     accepts = Accepts(
-        placements=(1, 1), takes=frozenset({"mask"}), negative_prompt=True, replaces=True
+        placements=(1, 1), takes=frozenset({"mask"}), negative_prompt=True, replaces=True, rest=True
     )
     drops: frozenset[str] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    def untrained(self) -> "DreamMix":
+        """Itself, with the weights that it starts from."""
+        return self
 
     def attach(self, backbone: InpaintBackbone) -> nn.ModuleDict:
         """Add LoRA to the U-Net's attention; B starts at zero, so nothing changes yet.
@@ -85,12 +89,7 @@ class DreamMix:
         Raises:
             UserError: a target names no layer of this U-Net.
         """
-        config = LoraConfig(
-            r=self.settings.rank,
-            lora_alpha=self.settings.rank,
-            target_modules=list(self.settings.targets),
-        )
-        return adapters.attach(backbone.unet, config, ADAPTER)
+        return adapters.attach(backbone.unet, self._lora(), ADAPTER)
 
     def detach(self, backbone: InpaintBackbone) -> None:
         adapters.detach(backbone.unet)
@@ -99,14 +98,27 @@ class DreamMix:
         """PEFT's names under diffusers' prefix: `load_lora_weights` reads the file as it is."""
         return adapters.state(backbone.unet, ADAPTER, prefix=PREFIX)
 
-    def load(self, backbone: InpaintBackbone, state: Mapping[str, Tensor]) -> None:
-        self.attach(backbone)
-        try:
-            adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
-        except UserError:
-            self.detach(backbone)
-            raise
-        adapters.fill(backbone.unet, ADAPTER, state, prefix=PREFIX)
+    def load(
+        self,
+        backbone: InpaintBackbone,
+        state: Mapping[str, Tensor],
+        name: str = ADAPTER,
+        weight: float = 1.0,
+    ) -> None:
+        """Attach a subject's adapter; others that were loaded under other names go on acting.
+
+        Args:
+            weight: multiplies what it adds.
+        """
+        adapters.load(
+            backbone.unet, self._lora(), name, state, prefix=PREFIX,
+            base=backbone.checkpoint.path,
+        )  # fmt: skip
+        adapters.switch(backbone.unet, name, "frozen", weight=weight)
+
+    def _lora(self) -> LoraConfig:
+        own = self.settings
+        return LoraConfig(r=own.rank, lora_alpha=own.rank, target_modules=list(own.targets))
 
     def condition(self, backbone: InpaintBackbone, examples: Sequence[Example]) -> Told:
         """Clean latents, mask [B, 1, h, w], latents of the holed picture, whether it is regular.

@@ -4,48 +4,12 @@ p_dec = p_raw - the projection of p_raw on the span of the replaced attributes' 
 the case of one). A word may be several tokens, and several attributes are taken out at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from insitu.backbones.unet import InpaintBackbone, Text
-from insitu.errors import UserError
-
-
-def replaced(
-    prompt: str, own: Mapping[str, Sequence[str]], vocabulary: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    """The subject's words of every kind of which the prompt has another one.
-
-    Args:
-        own: the subject's attributes by kind, such as {"colour": ["red"]}.
-        vocabulary: all words of each kind.
-    """
-    said = set(prompt.lower().replace(",", " ").split())
-    return tuple(
-        word
-        for kind, words in own.items()
-        if said & (set(vocabulary.get(kind, ())) - set(words))
-        for word in words
-        if word not in said
-    )
-
-
-def require_known(words: Sequence[str], own: Mapping[str, Sequence[str]], subject: str) -> None:
-    """Refuse to replace what the subject does not have.
-
-    Raises:
-        UserError: a word is none of its attributes.
-    """
-    known = [word for kind in own.values() for word in kind]
-    unknown = [word for word in words if word not in known]
-    if unknown:
-        raise UserError(
-            f"The attribute {unknown[0]!r} of the subject {subject} was to be replaced.",
-            f"It has no such attribute; its own are: {', '.join(known) or 'none'}.",
-            "Name one of them, or leave it out: what the prompt adds needs no replacing.",
-        )
 
 
 def substituted(

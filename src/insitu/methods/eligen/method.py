@@ -76,11 +76,13 @@ class EliGen:
         )
         self._prompt: ImagePrompt | None = None
 
+    def untrained(self) -> "EliGen":
+        """Itself, with the weights that it starts from."""
+        return self
+
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
         """Add LoRA to every block; B starts at zero, so nothing changes yet."""
-        rank, more = self.settings.rank, FEED_FORWARD if self.settings.feed_forward else ""
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=AROUND % more)
-        return adapters.attach(backbone.transformer, config, ADAPTER)
+        return adapters.attach(backbone.transformer, self._lora(), ADAPTER)
 
     def detach(self, backbone: FluxBackbone) -> None:
         adapters.detach(backbone.transformer)
@@ -90,13 +92,14 @@ class EliGen:
         return adapters.state(backbone.transformer, ADAPTER, prefix=PREFIX)
 
     def load(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
-        self.attach(backbone)
-        try:
-            adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
-        except UserError:
-            self.detach(backbone)
-            raise
-        adapters.fill(backbone.transformer, ADAPTER, state, prefix=PREFIX)
+        adapters.load(
+            backbone.transformer, self._lora(), ADAPTER, state, prefix=PREFIX,
+            base=backbone.checkpoint.path,
+        )  # fmt: skip
+
+    def _lora(self) -> LoraConfig:
+        rank, more = self.settings.rank, FEED_FORWARD if self.settings.feed_forward else ""
+        return LoraConfig(r=rank, lora_alpha=rank, target_modules=AROUND % more)
 
     def condition(self, backbone: FluxBackbone, examples: Sequence[Example]) -> Told:
         """Clean latents; of up to `most` entities p_i [B, E, T, D], m_i [B, E, N], which there are.

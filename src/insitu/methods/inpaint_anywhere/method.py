@@ -89,6 +89,10 @@ class InpaintAnywhere:
             prompt=" and ".join(placeholder(k + 1) for k in range(settings.most)),
         )
 
+    def untrained(self) -> "InpaintAnywhere":
+        """Itself, with the weights that it starts from."""
+        return self
+
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
         """Put both adapters in, B at zero, and the position encoder."""
         for name, rank in self._ranks():

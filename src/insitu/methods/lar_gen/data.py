@@ -24,7 +24,7 @@ def examples(
     for row in rows["quadruples"]:
         if row.split not in POOLS:
             continue
-        image, instance = row.image.array(), row.mask.array()
+        image, instance = row.image.array(), mask_of(row)
         window = Window.around(row.box.xyxy01, image, context=settings.context)
         yield Example(
             id=row.id,
@@ -48,13 +48,18 @@ def requests(
     own = [row for row in rows["quadruples"] if row.split == split]
     for number, row in enumerate(own):
         other = own[(number + 1) % len(own)]
-        subject = on_white(other.image.array(), other.mask.array(), other)
+        subject = on_white(other.image.array(), mask_of(other), other)
         yield Request(
             image=row.image.array(),
             placements=(Placement(box_xyxy01=fitted(row.box.xyxy01, subject), reference=subject),),
             prompt=other.text,
             seed=seed + number,
         )
+
+
+def mask_of(row: Quadruple) -> Image:
+    """The object's mask [H, W], 255 = the object."""
+    return np.ascontiguousarray(row.mask.array()[..., 0])
 
 
 def on_white(image_HWC: Image, mask_HW: Image, row: Quadruple) -> Image:

@@ -1,6 +1,7 @@
 """LAR-Gen on an inpainting U-Net: the four verbs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,11 +25,15 @@ class LarGen:
     drops = frozenset({"condition"})
     accepts = Accepts(
         placements=(1, 1), takes=frozenset({"reference", "mask"}), negative_prompt=True,
-        wordless=True,
+        rest=True, wordless=True,
     )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    def untrained(self) -> "LarGen":
+        """The inpainting base by text alone, as in the paper's tables."""
+        return LarGen(replace(self.settings, beta=0.0, refine=False, main="none"))
 
     def attach(self, backbone: InpaintBackbone) -> nn.ModuleDict:
         """Put Assign and Refine in; `main` of the U-Net learns with them.

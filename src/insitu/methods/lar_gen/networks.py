@@ -117,6 +117,8 @@ def attach(backbone: InpaintBackbone, own: Settings, encoder: ImageEncoder) -> n
             tokens=own.tokens,
         )  # fmt: skip
         learned["assign"] = nn.ModuleDict({"layers": layers, "resampler": parts["resampler"]})
+    for part in parts.values():
+        part.called_alone = True  # type: ignore[assignment]
     unet.add_module(PARTS, parts.to(backbone.device))
     if own.refine:
         cross = nn.ModuleDict(refine.learned)

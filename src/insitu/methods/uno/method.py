@@ -13,7 +13,6 @@ from insitu.backbones import adapters
 from insitu.backbones.branches import Inputs, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
 from insitu.backbones.zoom import middle, resized
-from insitu.errors import UserError
 from insitu.methods import Accepts, Example, Image, Placement, Request, Told
 from insitu.methods.uno.keys import from_published, is_published
 from insitu.methods.uno.layout import ADAPTER, Acting, layout
@@ -69,13 +68,13 @@ class Uno:
             places=False,
         )
 
+    def untrained(self) -> "Uno":
+        """Itself, with the weights that it starts from."""
+        return self
+
     def attach(self, backbone: FluxBackbone) -> nn.ModuleDict:
         """Add LoRA to the layers around every attention; B starts at zero."""
-        rank, targets = self.settings.rank, ATTENTION
-        if self.settings.acting == "references":
-            targets = of_conditions(backbone.transformer, OF_IMAGES)
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
-        return adapters.attach(backbone.transformer, config, ADAPTER)
+        return adapters.attach(backbone.transformer, self._lora(backbone), ADAPTER)
 
     def detach(self, backbone: FluxBackbone) -> None:
         adapters.detach(backbone.transformer)
@@ -87,13 +86,16 @@ class Uno:
     def load(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
         """Attach and fill, from an adapter of this project or the published one."""
         own = from_published(state, PREFIX) if is_published(state) else state
-        self.attach(backbone)
-        try:
-            adapters.require_names(self.state(backbone), own, backbone.checkpoint.path)
-        except UserError:
-            self.detach(backbone)
-            raise
-        adapters.fill(backbone.transformer, ADAPTER, own, prefix=PREFIX)
+        adapters.load(
+            backbone.transformer, self._lora(backbone), ADAPTER, own, prefix=PREFIX,
+            base=backbone.checkpoint.path,
+        )  # fmt: skip
+
+    def _lora(self, backbone: FluxBackbone) -> LoraConfig:
+        rank, targets = self.settings.rank, ATTENTION
+        if self.settings.acting == "references":
+            targets = of_conditions(backbone.transformer, OF_IMAGES)
+        return LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
 
     def condition(self, backbone: FluxBackbone, examples: Sequence[Example]) -> Told:
         """Latents of the picture and of `most` references [B, K, ...], and which there are."""
