@@ -3,6 +3,7 @@
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 from dagster import AssetKey
@@ -12,16 +13,18 @@ from orchestration.definitions import defs
 ROOT = Path(__file__).resolve().parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = DVC["stages"]
-TRAINED = [*DVC["vars"][0]["trained"]]
-ASSETS = {
-    "/".join([name, *item])
-    for name, stage in STAGES.items()
-    for item in (
-        [(method,) for method in TRAINED]
-        if "foreach" in stage
-        else itertools.product(*stage.get("matrix", {}).values())
-    )
-}
+TRAINED = DVC["vars"][0]["trained"]
+
+
+def items(stage: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What a stage is repeated for."""
+    if "foreach" in stage:
+        each = TRAINED if stage["foreach"] == "${trained}" else stage["foreach"]
+        return [(name,) for name in each]
+    return [*itertools.product(*stage.get("matrix", {}).values())]
+
+
+ASSETS = {"/".join([name, *item]) for name, stage in STAGES.items() for item in items(stage)}
 
 
 def test_every_stage_is_an_asset_and_nothing_else_but_the_partitions() -> None:
@@ -30,7 +33,8 @@ def test_every_stage_is_an_asset_and_nothing_else_but_the_partitions() -> None:
     everything = defs.resolve_job_def("everything")
     assert {key.to_user_string() for key in everything.asset_layer.selected_asset_keys} == ASSETS
     demo = defs.resolve_job_def("demo").asset_layer.selected_asset_keys
-    slow = {f"{name}/{method}" for name in ("prepare", "train", "measure") for method in TRAINED}
+    later = ("prepare", "train", "measure", "variants")
+    slow = {asset for asset in ASSETS if asset.split("/")[0] in later}
     assert {key.to_user_string() for key in demo} == ASSETS - slow
 
 
@@ -43,7 +47,7 @@ def test_assets_wait_for_what_their_stages_read() -> None:
     assert parents("gallery") == parents("subjects") == set()
     assert parents("regularization") == {"subjects", "attributes"}
     assert parents("encode/subjects") == {"subjects", "regularization"}
-    assert parents("tune") == {"subjects", "regularization", "encode/subjects"}
+    assert parents("tune") == {"subjects", "attributes", "regularization", "encode/subjects"}
     assert parents("adapters") == parents("tune") | {"tune"}
     assert parents("evaluate") == {"subjects", "adapters"}
     assert parents("register") == {"adapters", "evaluate"}
@@ -52,6 +56,7 @@ def test_assets_wait_for_what_their_stages_read() -> None:
     assert parents("groups") == {"faces"}
     assert parents("prepare/anyphoto") == {"groups"}
     assert parents("train/eligen") == {"entities", "prepare/eligen"}
+    assert parents("variants/dreammix") == {"subjects", "adapters"}
     assert parents("measure/inpaint_anywhere") == {"boundid", "train/inpaint_anywhere"}
 
 

@@ -19,7 +19,15 @@ from insitu.errors import UserError
 from insitu.evaluation.trained import MEASURES
 from insitu.params import load
 from insitu.records import Box, Image, ShardWriter
-from insitu.records.engines import BoundId, Entity, EntityPicture, Lineage, Pair, Reference
+from insitu.records.engines import (
+    BoundId,
+    Entity,
+    EntityPicture,
+    Lineage,
+    Pair,
+    Quadruple,
+    Reference,
+)
 from insitu.registry.package import Package
 from insitu.registry.store import Store
 from pipelines import _methods, _step, _uno, measure, prepare, train
@@ -66,6 +74,17 @@ def entities(n: int, split: str) -> EntityPicture:
     )  # fmt: skip
 
 
+def quadruple(n: int, split: str) -> Quadruple:
+    image, things, photos = pictures(n)
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[20:60, 4:28] = 255
+    return Quadruple(
+        id=f"still-{n}/0", image=image, mask=Image.from_array(mask), box=LEFT, subject=photos[0],
+        text=f"a red {things[0].category}", global_text="a mug and a cat", tag="mug", area=0.2,
+        agreement=0.9, split=split, lineage=NOTHING,
+    )  # fmt: skip
+
+
 def write(folder: Path, rows: list[Any]) -> None:
     writer: ShardWriter[Any] = ShardWriter(folder, type(rows[0]), "inputs")
     with writer.shard(0) as shard:
@@ -80,6 +99,7 @@ def project(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
     root = tmp_path_factory.mktemp("trained")
     write(root / "data/boundid", [bound(n, split) for n, split in enumerate(SPLITS)])
     write(root / "data/entities", [entities(n, split) for n, split in enumerate(SPLITS)])
+    write(root / "data/quadruples", [quadruple(n, split) for n, split in enumerate(SPLITS)])
     write(root / "data/groups", [group(n) for n in range(12)])
     write(root / "data/faces", [bank_face(k, view) for k in range(12) for view in range(2)])
     judges = {name: NANO / name for name in ("clip", "dino", "detector", "face")}

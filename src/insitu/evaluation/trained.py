@@ -156,16 +156,16 @@ def _painted(
 
 
 def entities(request: Request) -> tuple[Entity, ...]:
-    """What a request asks for, as metrics take it."""
-    return tuple(_entity(placement) for placement in request.placements)
+    """What a request asks for, as metrics take it; the prompt speaks of a place that is alone."""
+    alone = request.prompt if len(request.placements) == 1 else ""
+    return tuple(_entity(placement, placement.prompt or alone) for placement in request.placements)
 
 
-def _entity(placement: Placement) -> Entity:
+def _entity(placement: Placement, words: str) -> Entity:
     references: tuple[Photo, ...] = ()
     if placement.reference is not None:
         references = (Photo(image=placement.reference, box_xyxy01=_known(placement)),)
-    words = placement.prompt or ""
-    if references and words:
+    if references and words and " " not in words:
         words = world.article(words)
     return Entity(
         box_xyxy01=placement.box_xyxy01,

@@ -21,6 +21,7 @@ SHOWN = {"trained": "with the adapter", "untrained": "without"}
 NAMES = {
     "own_box": "In its own box: the box looks more like its own reference than like the other one",
     "dino": "DINO, does the box show this very subject",
+    "clip_i": "CLIP-I, does the place look like its reference",
     "found": "Found, does a detector see that kind of thing",
     "background_mean": "Mean background change outside of the boxes, in grey levels",
     "face_sim_ref": "Face similarity to the reference, by the face embedder",

@@ -56,6 +56,7 @@ from insitu.params.spine import (
     Regularization,
     Subjects,
     Tune,
+    Variants,
 )
 from insitu.params.training import Training
 from insitu.params.uno import Uno
@@ -95,6 +96,7 @@ class Params(Settings):
     painting: Painting = Field(description="How the base is held where it only paints.")
     evaluate: Evaluate = Field(description="How adapters are compared with the untuned base.")
     measure: Measure = Field(description="How trained methods are compared with untrained ones.")
+    variants: Variants = Field(description="Settings of painting that are compared.")
     registry: Registry = Field(description="Where adapters are registered and promoted.")
     runner: Runner = Field(description="Where the data engines run.")
     perception: Perception = Field(description="What the data engines see with.")

@@ -1,6 +1,6 @@
 """Settings of the chain from a folder of photos to an answered request."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -157,6 +157,22 @@ class Measure(Settings):
         description="Requests made of held-out rows, at most, 1 to 10000."
     )
     seeds: Count = Field(description="Pictures of each request, 1 to 64.")
+
+
+class Variants(Settings):
+    """Settings of painting that are compared, by method and by what is asked for."""
+
+    requests: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="Held-out requests of lar_gen, at most, 1 to 1000."
+    )
+    scenes: Count = Field(description="Scenes for each tuned subject, 1 to 64.")
+    seeds: Count = Field(description="Pictures of each request, 1 to 64.")
+    lar_gen: dict[Literal["own", "edits"], list[dict[str, Any]]] = Field(
+        description="Variants where the prompt describes the reference (own), or edits it."
+    )
+    dreammix: dict[Literal["small", "edits"], list[dict[str, Any]]] = Field(
+        description="Variants where the box is small, or the prompt edits an attribute."
+    )
 
 
 class Registry(Settings):

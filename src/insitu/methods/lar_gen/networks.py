@@ -88,8 +88,10 @@ class RefineNet(nn.Module):
             if name.endswith(beside.CROSS)
             and name.removesuffix(beside.CROSS) != self.layers[-1].removesuffix(".attn1")
         }
-        for attn in self.learned.values():
-            attn.float()  # as adapters do: in fewer bits small steps are rounded away
+        # As adapters do: in fewer bits small steps are rounded away. (`Module.float` cannot do it
+        # to copies of what holds no numbers, as in a memory plan.)
+        for weight in (p for attn in self.learned.values() for p in attn.parameters()):
+            weight.data = weight.data.float()
 
     def forward(self, z_BChw: Tensor, t: Tensor, context: Tensor, added: Any) -> Features:
         """c_obj: the inputs of the decoder's self-attention layers, by name."""
@@ -109,17 +111,17 @@ def attach(backbone: InpaintBackbone, own: Settings, encoder: ImageEncoder) -> n
         backbone.open()
     if own.refine:
         refine = parts["refine"] = RefineNet(unet)
-        parts["detail"] = Detail(encoder.width, context)
+        parts["detail"] = Detail(encoder.width, context).to(backbone.device)
     layers = beside.put(unet, tokens=own.assign)
     if own.assign:
         parts["resampler"] = resampler(
             encoder.width, context, width=own.width, depth=own.depth, head=own.head,
             tokens=own.tokens,
-        )  # fmt: skip
+        ).to(backbone.device)  # fmt: skip
         learned["assign"] = nn.ModuleDict({"layers": layers, "resampler": parts["resampler"]})
     for part in parts.values():
         part.called_alone = True  # type: ignore[assignment]
-    unet.add_module(PARTS, parts.to(backbone.device))
+    unet.add_module(PARTS, parts)
     if own.refine:
         cross = nn.ModuleDict(refine.learned)
         learned["refine"] = nn.ModuleDict({"cross": cross, "detail": parts["detail"]})
