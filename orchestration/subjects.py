@@ -1,5 +1,6 @@
 """Subjects as partitions: one tuned adapter each, inside the one output of the stage `adapters`."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,19 @@ from orchestration.dvc_assets import PARTITIONS, launch
 from orchestration.showing import picture
 from pipelines._paths import ADAPTERS, SUBJECTS
 
+FLEET = 16
+"""Subjects that one run of a backfill tunes."""
+
 
 def tune_asset(root: Path) -> dg.AssetsDefinition:
     """The partitioned asset that tunes one subject; `adapters` collects and records them."""
 
     @dg.asset(
         name="tune",
-        deps=["subjects", "regularization", dg.AssetKey(["encode", "subjects"])],
+        deps=["subjects", "attributes", "regularization", dg.AssetKey(["encode", "subjects"])],
         partitions_def=PARTITIONS,
+        # One worker tunes so many, one after the other, on a base that it loads once.
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=FLEET),
         description="One row is a subject: its adapter package. Records nothing in DVC; the stage"
         " adapters does, for all subjects together.",
         group_name="subjects",
@@ -27,17 +33,25 @@ def tune_asset(root: Path) -> dg.AssetsDefinition:
     def tune(
         context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[Any]:
-        subject = context.partition_key
-        command = f"python -m pipelines.adapters --subject {subject}"
-        reported = launch(context, pipes, root, command)
-        run = json.loads((root / ADAPTERS / subject / "run.json").read_text())
+        names = context.partition_keys
+        asked = " ".join(f"--subject {name}" for name in names)
+        reported = launch(context, pipes, root, f"python -m pipelines.adapters {asked}")
+        runs = {n: json.loads((root / ADAPTERS / n / "run.json").read_text()) for n in names}
+        for name, run in runs.items():
+            context.add_asset_metadata(
+                {
+                    "seconds": run["seconds"],
+                    "digest": run["digest"],
+                    "preview": picture(root / ADAPTERS / name / "preview.png"),
+                },
+                partition_key=name,
+            )
+        # Of several partitions Dagster keeps one version: it changes when any of them does.
+        version = hashlib.sha256("".join(r["digest"] for r in runs.values()).encode()).hexdigest()
+        alone = len(runs) == 1
         return dg.MaterializeResult(
-            metadata={
-                **reported,
-                "seconds": run["seconds"],
-                "preview": picture(root / ADAPTERS / subject / "preview.png"),
-            },
-            data_version=dg.DataVersion(run["digest"]),
+            metadata=reported,
+            data_version=dg.DataVersion(runs[names[0]]["digest"] if alone else version),
         )
 
     return tune

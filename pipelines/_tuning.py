@@ -28,15 +28,16 @@ def subjects() -> list[str]:
     return sorted(path.name for path in SUBJECTS.iterdir() if path.is_dir())
 
 
-def require(subject: str | None, names: Sequence[str]) -> list[str]:
-    """The one subject that was asked for, or all. Raises UserError for one without photos."""
-    if subject is not None and subject not in names:
-        raise UserError(
-            f"The subject {subject!r} was asked for.",
-            f"There are no photos of it in {SUBJECTS}.",
-            f"Use one of: {', '.join(names)}; or run the stage `subjects` first.",
-        )
-    return list(names) if subject is None else [subject]
+def require(subjects: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The subjects that were asked for, or all. Raises UserError for one without photos."""
+    for subject in subjects:
+        if subject not in names:
+            raise UserError(
+                f"The subject {subject!r} was asked for.",
+                f"There are no photos of it in {SUBJECTS}.",
+                f"Use one of: {', '.join(names)}; or run the stage `subjects` first.",
+            )
+    return list(subjects or names)
 
 
 def rows(name: str) -> Rows:

@@ -1,10 +1,11 @@
-"""Stage `adapters`: an adapter package for every subject.
+"""Stage `adapters`: an adapter package for every subject, on a base that is loaded once.
 
 Finished ones whose inputs are unchanged are kept, so an interrupted run continues and a new subject
-costs only itself. Run from the repository's root:
+costs only itself. One that fails keeps no other from being tuned; what failed is listed at the end,
+with its reason, and the stage fails. Run from the repository's root:
 
-    python -m pipelines.adapters                  # all subjects, then prune and list them
-    python -m pipelines.adapters --subject NAME   # one of them, and nothing else
+    python -m pipelines.adapters                             # all subjects, then prune and list
+    python -m pipelines.adapters --subject A --subject B     # some of them, and nothing else
 """
 
 import argparse
@@ -13,6 +14,7 @@ import functools
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,20 @@ from pipelines import _step, _tuning
 from pipelines._paths import ADAPTERS, ATTRIBUTES, ENCODED, MANIFEST
 
 
-def main(params: Params, report: _step.Report, subject: str | None = None) -> None:
+def main(params: Params, report: _step.Report, subjects: Sequence[str] = ()) -> None:
     names = _tuning.subjects()
+    failed: dict[str, UserError] = {}
     with contextlib.ExitStack() as stack:
         bench = _Bench(params, stack)
-        for name in _tuning.require(subject, names):
-            bench.tune(name)
-    if subject is None:
+        for name in _tuning.require(subjects, names):
+            try:
+                bench.tune(name)
+            except UserError as error:
+                print(f"{name}: failed\n{error}", file=sys.stderr)
+                failed[name] = error
+    if failed:
+        raise _failed(failed, len(subjects or names))
+    if not subjects:
         _prune(names)
         packages = {name: Package.open(ADAPTERS / name).digest for name in names}
         replace_text(MANIFEST, json.dumps(packages, indent=2, sort_keys=True) + "\n")
@@ -121,6 +130,20 @@ class _Bench:
         )
 
 
+def _failed(failed: dict[str, UserError], asked: int) -> UserError:
+    """The only one's own error, or one for all."""
+    if len(failed) == 1 and asked == 1:
+        return next(iter(failed.values()))
+    reasons = " ".join(f"{name}: {error.why}" for name, error in failed.items())
+    return UserError(
+        f"{asked} subjects were to be tuned, and {len(failed)} of them failed:"
+        f" {', '.join(failed)}.",
+        reasons,
+        "Mend them one by one (above is what to do for each) and run again: what is finished is"
+        " kept.",
+    )
+
+
 def _finished(folder: Path) -> str | None:
     """The input digest of the whole package that lies there, None without one."""
     if not (folder / RUN).exists():
@@ -140,6 +163,8 @@ def _prune(names: list[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Tune an adapter for every subject.")
-    parser.add_argument("--subject", help="only this one; nothing is pruned or listed")
+    parser.add_argument(
+        "--subject", action="append", default=[], help="only these; nothing is pruned or listed"
+    )
     chosen = parser.parse_args().subject
     sys.exit(_step.run(lambda params, report: main(params, report, chosen)))

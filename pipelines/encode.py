@@ -22,7 +22,7 @@ def main(params: Params, report: _step.Report, subject: str | None = None) -> No
     names = _tuning.subjects()
     method, backbone = _tuning.method(params), None
     examples = 0
-    for name in _tuning.require(subject, names):
+    for name in _tuning.require([subject] if subject else [], names):
         rows = _tuning.rows(name)
         facts = _tuning.facts(params, rows)
         if facts_of(folder / name) == facts:

@@ -200,12 +200,39 @@ def test_finished_subjects_are_kept_and_a_damaged_one_is_made_again(
     assert state(chain) == before
     weights = chain / _paths.ADAPTERS / "my-mug" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    adapters.main(params, told, "my-mug")
+    adapters.main(params, told, ["my-mug"])
     after = state(chain)
     assert {name: digest for name, (_, digest) in after.items()} == {
         name: digest for name, (_, digest) in before.items()
     }
     assert [name for name in after if after[name][0] != before[name][0]] == ["my-mug"]
+
+
+def test_one_that_fails_keeps_no_other_from_being_tuned(
+    chain: Path,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(chain)
+    names = sorted(state(chain))
+    before = state(chain)
+    broken, whole = names
+    lost = chain / _paths.ENCODED / "subjects" / broken
+    for name in names:  # both have to be tuned again
+        (chain / _paths.ADAPTERS / name / WEIGHTS).write_bytes(b"damaged")
+    lost.rename(lost.with_name("away"))
+    try:
+        with pytest.raises(UserError, match=f"1 of them failed: {broken}"):
+            adapters.main(params, told, names)
+    finally:
+        lost.with_name("away").rename(lost)
+    assert f"{broken}: failed" in capsys.readouterr().err
+    assert Package.open(chain / _paths.ADAPTERS / whole).digest == before[whole][1]
+    adapters.main(params, told, names)
+    assert {name: digest for name, (_, digest) in state(chain).items()} == {
+        name: digest for name, (_, digest) in before.items()
+    }
 
 
 def test_a_subject_that_is_gone_is_pruned(
@@ -223,7 +250,7 @@ def test_a_subject_that_is_gone_is_pruned(
     assert "my-mug" not in state(copy) and len(state(copy)) == 1
     assert not (copy / _paths.REGULARIZATION / "my-mug").exists()
     with pytest.raises(UserError, match="no photos of it"):
-        adapters.main(params, told, "my-mug")
+        adapters.main(params, told, ["my-mug"])
 
 
 def test_a_subject_is_encoded_for_and_tuned_on_in_the_asked_dtype(
@@ -233,17 +260,17 @@ def test_a_subject_is_encoded_for_and_tuned_on_in_the_asked_dtype(
     monkeypatch.chdir(copy)
     half = params.model_copy(update={"dtype": "bfloat16"})
     with pytest.raises(UserError, match="format was float32, is bfloat16"):
-        adapters.main(half, told, "my-mug")
+        adapters.main(half, told, ["my-mug"])
     assert state(copy) == state(chain)
     encode.main(half, told, "my-mug")
-    adapters.main(half, told, "my-mug")
+    adapters.main(half, told, ["my-mug"])
     package = Package.open(copy / _paths.ADAPTERS / "my-mug")
     assert package.card.settings["precision"]["dtype"] == "bfloat16"
     assert package.digest != state(chain)["my-mug"][1]
     weights = load_file(package.weights)
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values())
     with pytest.raises(UserError, match="format was bfloat16, is float32"):
-        adapters.main(params, told, "my-mug")
+        adapters.main(params, told, ["my-mug"])
 
 
 @pytest.mark.parametrize(
