@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file
 
 from insitu import world
-from insitu.cli import _engine
+from insitu.cli.painting import engine
 from insitu.errors import UserError
 from insitu.params import Params, load
 from insitu.params.spine import Painting
@@ -290,7 +290,7 @@ def test_what_only_paints_holds_the_base_as_asked(
 ) -> None:
     """Each refuses what cannot be had on a CPU, before it has painted."""
     monkeypatch.chdir(chain)
-    for paint in (regularization.main, evaluate.main, lambda params, _: _engine(params)):
+    for paint in (regularization.main, evaluate.main, lambda params, _: engine(params)):
         with pytest.raises(UserError, match=why):
             paint(params.model_copy(update=changed), told)
 

@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 
 from insitu import world
 from insitu.backbones.unet import InpaintBackbone
-from insitu.methods import find
+from insitu.errors import UserError
+from insitu.methods import Request, find
+from insitu.methods.dreammix import DreamMix
 from insitu.params import Checkpoint
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
 from insitu.registry.store import CHAMPION, Store
@@ -132,6 +134,53 @@ def test_a_promotion_is_served_at_once(client: TestClient, store: Store) -> None
         assert np.array_equal(picture(client), second)
     finally:
         store.client.set_registered_model_alias(NAME, CHAMPION, "1")
+
+
+def test_an_edit_takes_the_subjects_own_word_out(
+    backbone: InpaintBackbone, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(
+        backbone=backbone, store=store, method="dreammix", vocabulary={"colour": ["red", "blue"]}
+    )
+    asked: list[Request] = []
+    paint = DreamMix.paint
+
+    def watched(self: DreamMix, base: Any, requests: Any) -> Any:
+        asked.extend(requests)
+        return paint(self, base, requests)
+
+    monkeypatch.setattr(DreamMix, "paint", watched)
+    given: Any = {"subject": "mug-1", "image": PHOTO, "box_xyxy01": (0.2, 0.3, 0.7, 0.9), "seed": 4}
+    plain = engine.place(**given, prompt="a {subject}")
+    blue = engine.place(**given, prompt="a blue {subject} wearing a hat")
+    named = engine.place(**given, prompt="a {subject}", replace=["red"])
+    assert [(r.prompt, r.replaced) for r in asked] == [
+        ("a sks red mug", ()),
+        ("a blue sks mug wearing a hat", ("red",)),
+        ("a sks mug", ("red",)),
+    ]
+    assert not np.array_equal(plain.image, blue.image)
+    assert not np.array_equal(plain.image, named.image)
+    with pytest.raises(UserError, match="has no such attribute"):
+        engine.place(**given, prompt="a {subject}", replace=["striped"])
+
+
+def test_adapters_act_together_by_their_weights(backbone: InpaintBackbone, store: Store) -> None:
+    engine = Engine(backbone=backbone, store=store, method="dreammix")
+    given: Any = {
+        "subject": "mug-1", "image": PHOTO, "box_xyxy01": (0.2, 0.3, 0.7, 0.9), "seed": 4,
+        "prompt": None,
+    }  # fmt: skip
+    alone = engine.place(**given).image
+    assert np.array_equal(engine.place(**given, also={"mug-1": 0.0}).image, alone)
+    assert not np.array_equal(engine.place(**given, also={"mug-1": 0.7}).image, alone)
+    half = engine.place(**given, weight=0.5).image
+    assert not np.array_equal(half, alone)
+    # The champion beside itself, each at a half, is the champion.
+    both = engine.place(**given, weight=0.5, also={"mug-1": 0.5}).image.astype(int)
+    assert np.abs(both - alone).max() <= 2
+    with pytest.raises(UserError, match="no such version or alias"):
+        engine.place(**given, also={"cat-9": 1.0})
 
 
 @pytest.mark.parametrize(

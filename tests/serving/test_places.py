@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from insitu import world
-from insitu.backbones.flux import FluxBackbone
+from insitu.backbones import bases
 from insitu.cli import app
 from insitu.errors import UserError
 from insitu.methods import find, pinned
-from insitu.params import FluxCheckpoint, load
+from insitu.params import load
 from insitu.registry.package import CARD, WEIGHTS, Base, Card
 from insitu.serving.places import _words, place_of
 from tests.tiny import write_params
@@ -43,6 +43,10 @@ ASKED = {
         "a red mug on a rug", ("--negative-prompt", "a cat"),
         ("mask=mask.png prompt='a red mug'", "box=.5,.5,1,1 prompt='a blue cat'"),
     ),
+    "lar_gen": (
+        "a red mug", ("--negative-prompt", "a cat", "--set", "beta=0.6"),
+        ("box=.2,.2,.7,.8 reference=ref.png",),
+    ),
     "anyphoto": (
         "a person in the snow", ("--free",),
         (f"{FACE} reference=ref.png reference_{FACE}",),
@@ -56,9 +60,11 @@ def folder(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("places")
     write_params(folder / "params.yaml", checkpoints)
     params = load(folder / "params.yaml")
-    base = FluxBackbone.load(
-        FluxCheckpoint(**params.models.flux.model_dump()), device=torch.device("cpu")
-    )
+    cpu = torch.device("cpu")
+    loaded = {
+        name: bases.load(name, getattr(params.models, name), device=cpu)
+        for name in ("flux", "inpaint")
+    }
     rng = np.random.default_rng(0)
     for name in ("photo", "ref"):
         Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(
@@ -70,6 +76,7 @@ def folder(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     for name in ASKED:
         own = pinned(name, params.learned(name)[0], params.models)
         method = find(name, own)
+        base = loaded[method.base]
         method.attach(base)
         weights = {k: torch.randn(v.shape) / 4 for k, v in method.state(base).items()}
         method.detach(base)
@@ -133,6 +140,9 @@ def test_a_whole_picture_needs_no_photo(folder: Path, monkeypatch: pytest.Monkey
         ("inpaint_anywhere", (), ("box=0,0,1,1 reference=ref.png",) * 3, "It takes 1 to 2"),
         ("inpaint_anywhere", (), ("box=0,0,1,1 reference=ref.png",), "placeholder"),
         ("anyphoto", (), (f"{FACE} reference=ref.png reference_{FACE}",), "paints whole pictures"),
+        ("lar_gen", (), ("box=0,0,1,1 reference=ref.png",), "Nothing of it would stay"),
+        ("lar_gen", ("--also", "cat-2=1"), ("box=0,0,.5,1",), "has no attributes"),
+        ("mug-1", ("0,0,1,.5", "--also", "cat-2"), (), "no subject=weight"),
         ("eligen", ("--adapter", "nowhere"), ("box=0,0,1,1 prompt=mug",), "There is none"),
         ("eligen", ("--adapter", OTHER), ("box=0,0,1,1 prompt=mug",), "of anyphoto"),
         ("eligen", ("--set", "depth=3"), ("box=0,0,1,1 prompt=mug",), "no key=value"),

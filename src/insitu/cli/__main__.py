@@ -1,0 +1,5 @@
+"""`python -m insitu.cli`."""
+
+from insitu.cli import app
+
+app()
