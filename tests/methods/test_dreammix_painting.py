@@ -121,14 +121,14 @@ def test_the_ring_between_the_masks_is_the_photos_or_stays(base: Any) -> None:
             base.encode_text(("a",)), base.encode_text(("",)), rules,
         )  # fmt: skip
         kept: list[Image] = []
-        original = painting._Canvas.of
+        told = painting._Batch._told
 
-        def watched(*given: Any, into: list[Image] = kept, of: Any = original, **more: Any) -> Any:
-            into.append(more.get("kept"))
+        def watched(*given: Any, into: list[Image] = kept, of: Any = told, **more: Any) -> Any:
+            into.append(more["kept"])
             return of(*given, **more)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(painting._Canvas, "of", watched)
+            patch.setattr(painting._Batch, "_told", watched)
             batch.painted(base.fitting(40, 64))
         latents[background] = kept[-1]
     photo = cv2.resize(request().image, (40, 24), interpolation=cv2.INTER_AREA)

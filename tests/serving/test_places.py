@@ -175,7 +175,7 @@ def test_the_docs_places_are_understood() -> None:
     assert len(told) > 6
     for text in told:
         assert {"box", "mask"} & _words(text).keys()
-    named = re.findall(r"^insitu place (\w+)", page, re.MULTILINE)
+    named = re.findall(r"^insitu place (\w+) ", page, re.MULTILINE)
     assert {*named} == {*ASKED, "uno"}
 
 

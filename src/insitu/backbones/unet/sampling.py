@@ -99,7 +99,9 @@ class Denoising:
         return z, clean
 
     def _fresh(self) -> Any:
-        made = self._kind.from_config(self._config)
+        # DDIM's own default is for pixels: it would cut latents off at 1.
+        more = {"clip_sample": False} if self._kind is DDIMScheduler else {}
+        made = self._kind.from_config(self._config, **more)
         made.set_timesteps(self._sampling.steps, device=self._device)
         return made
 

@@ -13,12 +13,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from insitu.backbones.unet import InpaintBackbone, Text
-from insitu.backbones.unet.families import joined
-from insitu.backbones.unet.sampling import Denoising, Sampling, Source, guided
+from insitu.backbones.unet.guidance import Conditions
+from insitu.backbones.unet.sampling import Denoising, Guess, Sampling, Source
 from insitu.backbones.unet.squares import Square
 from insitu.backbones.zoom import blended, resized
 from insitu.methods import Image, Request
@@ -30,12 +29,14 @@ BATCH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Attributes:
-    sampling: for both stages.
-    local: lambda, the share of the steps that LCG takes.
-    enlarge: how much longer the sides of m' are than m's, as a share.
-    background: of GCH, outside of m: the photo's, or the intermediate picture's (eq. 6).
-    context: how much longer the square's side is than the box's, as a share.
+    """How a place is painted.
+
+    Attributes:
+        sampling: for both stages.
+        local: lambda, the share of the steps that LCG takes.
+        enlarge: how much longer the sides of m' are than m's, as a share.
+        background: of GCH, outside of m: the photo's, or the intermediate picture's (eq. 6).
+        context: how much longer the square's side is than the box's, as a share.
     """
 
     sampling: Sampling
@@ -43,26 +44,6 @@ class Rules:
     enlarge: float
     background: Literal["original", "intermediate"]
     context: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Canvas:
-    """What one stage works on: pictures, masks [B, H, W, ...], prompts, noise, source's latents."""
-
-    mask: Tensor
-    holed: Tensor
-    source: Source
-
-    @classmethod
-    def of(
-        cls, backbone: InpaintBackbone, images: Image, masks: Image, noise: Tensor, *,
-        kept: Image | None = None,
-    ) -> "_Canvas":  # fmt: skip
-        """`kept` = the pictures whose latents stay outside of the masks, if they are others."""
-        mask = backbone.latent_mask(masks)
-        latents = backbone.encode(images if kept is None else kept)
-        source = Source(latents=latents, noise=noise, mask=mask)
-        return cls(mask=mask, holed=backbone.encode_holed(images, masks), source=source)
 
 
 def paint(
@@ -118,9 +99,9 @@ class _Batch:
         """LCG's squares as it predicts them when its steps are over."""
         images, masks = (np.stack([getattr(s, n) for s in self.squares]) for n in ("image", "mask"))
         noise = self.backbone.noise([r.seed for r in self.requests], *images.shape[1:3])
-        canvas = _Canvas.of(self.backbone, images, masks, noise)
+        told, source = self._told(images, masks, noise, kept=images)
         _, clean = self.steps.run(
-            self.steps.start(noise), self._guess(canvas), source=canvas.source, last=self.switch
+            self.steps.start(noise), self._guess(told), source=source, last=self.switch
         )
         return self.backbone.pictures(clean)
 
@@ -135,28 +116,30 @@ class _Batch:
             for photo, square, picture in zip(photos, self.squares, local, strict=True)
         ]
         kept = np.stack(between if self.rules.background == "intermediate" else photos)
-        canvas = _Canvas.of(self.backbone, np.stack(photos), masks, noise, kept=kept)
+        told, source = self._told(np.stack(photos), masks, noise, kept=kept)
         z = self.steps.start(noise)
         if self.switch:
             z = self.steps.noised(self.backbone.encode(np.stack(between)), noise, self.switch)
-        z, _ = self.steps.run(z, self._guess(canvas), source=canvas.source, first=self.switch)
+        z, _ = self.steps.run(z, self._guess(told), source=source, first=self.switch)
         return [
             _pasted(square, picture)
             for square, picture in zip(self.squares, self.backbone.pictures(z), strict=True)
         ]
 
-    def _guess(self, canvas: _Canvas):  # type: ignore[no-untyped-def]
-        both = joined([self.untold, self.text])
+    def _told(
+        self, images: Image, masks: Image, noise: Tensor, *, kept: Image
+    ) -> tuple[Conditions, Source]:
+        """What the U-Net is told of pictures, and what stays: the latents of `kept`."""
+        backbone = self.backbone
+        told = Conditions(
+            mask=backbone.latent_mask(masks), holed=backbone.encode_holed(images, masks),
+            text=self.text, untold=self.untold,
+        )  # fmt: skip
+        return told, Source(latents=backbone.encode(kept), noise=noise, mask=told.mask)
 
-        def guess(z: Tensor, t: Tensor) -> Tensor:
-            times = t.round().long().expand(len(z))
-            if not self.rules.sampling.guides:
-                return self.backbone.predict(z, times, canvas.mask, canvas.holed, self.text)
-            z2, t2, mask, holed = (torch.cat([x, x]) for x in (z, times, canvas.mask, canvas.holed))
-            untold, told = self.backbone.predict(z2, t2, mask, holed, both).chunk(2)
-            return guided(told, untold, self.rules.sampling)
-
-        return guess
+    def _guess(self, told: Conditions) -> Guess:
+        sampling = self.rules.sampling
+        return lambda z, t: told.guess(self.backbone, z, t, sampling)
 
 
 def _scaled(mask_HW: Image, height: int, width: int) -> Image:

@@ -16,6 +16,9 @@ from insitu.methods.lar_gen import networks
 from insitu.methods.lar_gen.networks import Settings
 from insitu.methods.lar_gen.painting import paint, subject_square
 
+BORDER = 1e-6
+"""Shares of the training this near are the same: they come in float32."""
+
 
 class LarGen:
     """The four verbs; one model paints from text, from a picture, and from both."""
@@ -98,7 +101,7 @@ class LarGen:
         text = Text(told["text.context"], told.get("text.pooled"))
         dropped = told.get("dropped.condition", torch.zeros(len(z_0), dtype=torch.bool))
         present = ~dropped.to(z_0.device)
-        first = float(told["progress"].max()) < own.first_stage
+        first = float(told["progress"].max()) < own.first_stage - BORDER
         seen = self._beside(
             backbone, told["features"], present, beta=1.0 if first else own.beta,
             subject=None if first else told["subject"], t=step,

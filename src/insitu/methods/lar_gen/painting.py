@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from insitu.backbones.unet import InpaintBackbone, Text
+from insitu.backbones.unet import InpaintBackbone
 from insitu.backbones.unet.beside import Beside
-from insitu.backbones.unet.families import joined
-from insitu.backbones.unet.sampling import Sampling, Source, guided
+from insitu.backbones.unet.guidance import Conditions
+from insitu.backbones.unet.sampling import Sampling, Source
 from insitu.backbones.unet.squares import Square
 from insitu.backbones.zoom import resized
 from insitu.methods import Image, Request
@@ -48,7 +48,7 @@ def _batch(
         rescale=own.rescale,
     )  # fmt: skip
     images, masks = (np.stack([getattr(s, name) for s in squares]) for name in ("image", "mask"))
-    told = _Told(
+    told = Conditions(
         mask=backbone.latent_mask(masks),
         holed=backbone.encode_holed(images, masks),
         text=backbone.encode_text(tuple(request.prompt for request in requests)),
@@ -60,40 +60,18 @@ def _batch(
     steps = backbone.denoising(sampling)
 
     def guess(z: Tensor, t: Tensor) -> Tensor:
-        times = t.round().long().expand(len(z))
         seen = see(
-            backbone, subjects.features, subjects.present, beta=own.beta, t=times,
+            backbone, subjects.features, subjects.present, beta=own.beta,
+            t=t.round().long().expand(len(z)), noise=subjects.noise,
             subject=subjects.latents if bool(subjects.present.any()) else None,
-            noise=subjects.noise,
         )  # fmt: skip
-        return told.guess(backbone, z, times, seen, sampling)
+        return told.guess(
+            backbone, z, t, sampling, told={"beside": seen}, both={"beside": _twice(seen)}
+        )
 
     source = Source(latents=backbone.encode(images), noise=noise, mask=told.mask)
     latents, _ = steps.run(steps.start(noise), guess, source=source)
     return backbone.pictures(latents)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Told:
-    """What is said of a batch of squares; `untold` = the prompts of guidance's other pass."""
-
-    mask: Tensor
-    holed: Tensor
-    text: Text
-    untold: Text
-
-    def guess(
-        self, backbone: InpaintBackbone, z: Tensor, t: Tensor, seen: Beside, sampling: Sampling
-    ) -> Tensor:
-        """eps, guided over all conditions at once; the other pass keeps what Refine gives."""
-        if not sampling.guides:
-            return backbone.predict(z, t, self.mask, self.holed, self.text, beside=seen)
-        z2, t2, mask, holed = (torch.cat([x, x]) for x in (z, t, self.mask, self.holed))
-        both = backbone.predict(
-            z2, t2, mask, holed, joined([self.untold, self.text]), beside=_twice(seen)
-        )
-        untold, told = both.chunk(2)
-        return guided(told, untold, sampling)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,7 +113,7 @@ def subject_square(reference: Image | None, size: int) -> Image:
 
 
 def _twice(seen: Beside) -> Beside:
-    """For both passes of guidance; the first, which is told nothing, has no tokens."""
+    """For both passes of guidance; the first keeps what Refine gives and drops Assign."""
     return Beside(
         tokens=None if seen.tokens is None else torch.cat([seen.tokens, seen.tokens]),
         beta=None if seen.beta is None else torch.cat([torch.zeros_like(seen.beta), seen.beta]),
