@@ -235,7 +235,12 @@ def _large_parts(pipeline_class: Any, precision: Precision) -> list[str]:
     large = [name for name in PARTS if name in parts]
     assert len(large) == 1, f"{pipeline_class} has {large}, not one large part"
     if precision.text:
-        assert TEXT in parts, f"{pipeline_class} has no {TEXT}"
+        if TEXT not in parts:
+            raise UserError(
+                f"`text` is true, for a {pipeline_class.__name__}.",
+                "It has one text encoder, which is small.",
+                "Set `text` to false.",
+            )
         large.append(TEXT)
     return large
 
