@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insitu.edits import named
 from insitu.files import replace_text, replacing
 from insitu.methods import VALIDATION, Placement, Request, find
 from insitu.params import Params
@@ -133,9 +134,8 @@ def _of_subject(
         kind = sorted(known)[number % len(known)]
         rng = rng_for("edit", str(card.subject), number)
         new = str(rng.choice([w for w in vocabulary[kind] if w not in known[kind]]))
-        kept = [w for w in str(card.identifier).split() if w not in known[kind]]
-        words = " ".join(["a", *kept, new, str(card.class_word)])
         text, gone = f"a {new} {card.class_word}", tuple(known[kind])
+        words = f"a {named(str(card.identifier), f'{new} {card.class_word}', gone)}"
     else:
         box = variants.smaller(box, 0.5)
     return variants.Asked(

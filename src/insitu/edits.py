@@ -42,6 +42,14 @@ def require_known(words: Sequence[str], own: Words, subject: str) -> None:
 
 
 def named(identifier: str, class_word: str, without: Sequence[str]) -> str:
-    """What stands for a subject in a prompt, without the words that are replaced."""
-    words = [word for word in identifier.split() if word not in without]
-    return " ".join([*words, class_word])
+    """What stands for a subject in a prompt, without the words that are replaced.
+
+    Nor an "and" that stood beside one of them.
+    """
+    words = identifier.split()
+
+    def joins_nothing(k: int) -> bool:
+        return words[k] == "and" and any(word in without for word in words[k - 1 : k + 2])
+
+    kept = [word for k, word in enumerate(words) if word not in without and not joins_nothing(k)]
+    return " ".join([*kept, class_word])

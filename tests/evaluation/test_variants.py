@@ -74,6 +74,11 @@ def test_an_edit_is_another_word_of_the_same_kind(seed: int) -> None:
     assert old == "red" and words in ("a blue striped mug", "a green striped mug")
 
 
+def test_an_edit_has_the_article_that_its_word_wants() -> None:
+    found = recoloured("an orange mug", {"colour": ["orange", "red"]}, rng_for("test"))
+    assert found == ("a red mug", "orange")
+
+
 def test_words_without_attributes_are_not_edited() -> None:
     assert recoloured("a mug", VOCABULARY, rng_for("test")) is None
 

@@ -239,6 +239,14 @@ def test_an_unmatched_attribute_leaves_the_prompt_bit_identical(
     assert not torch.allclose(other.context, plain.context)
 
 
+def test_a_subjects_name_reads_well_without_its_words() -> None:
+    two = "sks pink and gray dotted"
+    assert named(two, "clock", ("pink",)) == "sks gray dotted clock"
+    assert named(two, "clock", ("gray", "pink")) == "sks dotted clock"
+    assert named(two, "clock", ("dotted",)) == "sks pink and gray clock"
+    assert named("sks", "clock", ("red",)) == "sks clock"
+
+
 def test_an_attribute_that_the_subject_does_not_have_is_refused() -> None:
     require_known(["red"], OWN, "mug-1")
     with pytest.raises(UserError, match="its own are: red, striped"):

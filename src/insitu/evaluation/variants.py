@@ -110,7 +110,10 @@ def recoloured(words: str, vocabulary: Words, rng: np.random.Generator) -> tuple
         for known in vocabulary.values():
             if old in known:
                 new = str(rng.choice([word for word in known if word != old]))
-                return " ".join(new if word == old else word for word in words.split()), old
+                said = [new if word == old else word for word in words.split()]
+                if said[0] in ("a", "an"):
+                    said[0] = "an" if said[1][0] in "aeiou" else "a"
+                return " ".join(said), old
     return None
 
 
@@ -137,7 +140,8 @@ def overview(done: Result, *, rows: int = 6, side: int = 128) -> Image:
         tiles = [asked.entity.references[0].image, _framed(asked.request)]
         tiles += [own[s][k] for own in done.pictures]
         for column, tile in enumerate(tiles):
-            fitted = ImageOps.fit(Pil.fromarray(tile), (side, side), Pil.Resampling.NEAREST)
+            whole = Pil.fromarray(tile)
+            fitted = ImageOps.pad(whole, (side, side), Pil.Resampling.NEAREST, color="white")
             canvas.paste(fitted, (column * step, top))
         draw.text((0, top + side + HEAD // 2), asked.request.prompt, "black", anchor="lm")
     return np.asarray(canvas)
