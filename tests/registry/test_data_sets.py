@@ -24,6 +24,7 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from typer.testing import CliRunner
 
 from insitu import cli
+from insitu.cli import data_sets as commands
 from insitu.errors import UserError
 from insitu.records import Record, ShardWriter
 from insitu.registry import dvc_lock
@@ -149,8 +150,8 @@ def store(database: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     store = Store.connect(database)
     for name in store.names():
         store.client.delete_registered_model(name)
-    monkeypatch.setattr(cli, "_store", lambda settings: store)
-    monkeypatch.setattr(cli, "load", lambda path: None)
+    monkeypatch.setattr(commands, "store", lambda settings: store)
+    monkeypatch.setattr(commands, "load", lambda path: None)
     return store
 
 

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from insitu import cli
+from insitu.cli import adapters as commands
 from insitu.errors import UserError
 from insitu.registry.gate import Thresholds, decide
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
@@ -101,7 +102,7 @@ def test_all_candidates_are_promoted_once_and_a_refusal_shows(
         done = CliRunner().invoke(cli.app, ["registry", "promote"])
         return done.exit_code, done.stdout
 
-    monkeypatch.setattr(cli, "_store", lambda settings: store)
+    monkeypatch.setattr(commands, "store", lambda settings: store)
     assert promote() == (0, "There is no candidate.\n")
     name = store.register(packages[0], GOOD).name
     status, said = promote()

@@ -16,6 +16,8 @@ from insitu.training.recipe import Devices
 NANO = Path(__file__).resolve().parents[2] / "models" / "nano" / "sdxl-inpaint"
 SETTINGS = {
     "rank": 4, "targets": ["to_k", "to_v"], "inside": 1.5, "outside": 0.7, "beta": 0.4, "steps": 1,
+    "local": 1.0, "enlarge": 0.0, "background": "original", "substitute": "tokens",
+    "scheduler": "own", "rescale": 0.0,
     "guidance_scale": 2.0, "context": 0.3,
 }  # fmt: skip
 ADAMW = Optimization(name="adamw", lr=1e-3)

@@ -23,7 +23,8 @@ from insitu.training.encoding import Encoded, encode, facts_of
 
 SETTINGS = {
     "rank": 2, "targets": ["to_k"], "inside": 1.5, "outside": 0.7, "beta": 0.4, "steps": 1,
-    "guidance_scale": 2.0, "context": 0.3,
+    "local": 1.0, "enlarge": 0.0, "background": "original", "substitute": "tokens",
+    "scheduler": "own", "guidance_scale": 2.0, "rescale": 0.0, "context": 0.3,
 }  # fmt: skip
 FACTS = {"photos": "p", "VAE": "v", "crop": "0.3"}
 

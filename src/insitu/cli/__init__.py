@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from insitu.cli.adapters import registry
 from insitu.cli.common import PROBLEMS_FOUND, SETTINGS, Group, ParamsFile
-from insitu.cli.data import data
+from insitu.cli.data_sets import data
 from insitu.cli.painting import export, place, serve
-from insitu.cli.registry import registry
 from insitu.doctor import examine, render
 from insitu.params import load
 
