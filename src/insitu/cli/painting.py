@@ -125,10 +125,11 @@ def place(
                 "A subject's registered adapter paints as it was measured.",
                 "Leave out --negative-prompt, --style, --free, --set and --adapter.",
             )
+        beside = places.weights_of(also or ())
         placed = engine(settings).place(
             subject=what, image=places.canvas_of(image), box_xyxy01=places.box_of(box),
             prompt=prompt, seed=seed, version=version, replace=replace,
-            also=places.weights_of(also or ()), weight=weight,
+            also=beside, weight=weight,
         )  # fmt: skip
         painted, said = placed.image, f"{placed.entry.name}, version {placed.entry.version}"
     Image.fromarray(painted).save(out, format="PNG")
