@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,8 @@ def _rows(params: Params, backbone: Any, name: str, asked: str) -> "list[Group]"
             edited = variants.recoloured(request.prompt, vocabulary, rng)
             if edited is None:
                 continue
-            request = _with(request, prompt=edited[0])
-            entity = _with(entity, text=edited[0])
+            request = replace(request, prompt=edited[0])
+            entity = replace(entity, text=edited[0])
         found.append(variants.Asked(request=request, entity=entity))
         if len(found) == params.variants.requests:
             break
@@ -167,12 +168,6 @@ def _painter(
             trained.detach(backbone)
 
     return paint
-
-
-def _with(one: Any, **changed: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(one, **changed)
 
 
 if __name__ == "__main__":

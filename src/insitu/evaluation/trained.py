@@ -158,15 +158,16 @@ def _painted(
 def entities(request: Request) -> tuple[Entity, ...]:
     """What a request asks for, as metrics take it; the prompt speaks of a place that is alone."""
     alone = request.prompt if len(request.placements) == 1 else ""
-    return tuple(_entity(placement, placement.prompt or alone) for placement in request.placements)
+    return tuple(_entity(placement, alone) for placement in request.placements)
 
 
-def _entity(placement: Placement, words: str) -> Entity:
+def _entity(placement: Placement, alone: str) -> Entity:
     references: tuple[Photo, ...] = ()
     if placement.reference is not None:
         references = (Photo(image=placement.reference, box_xyxy01=_known(placement)),)
-    if references and words and " " not in words:
-        words = world.article(words)
+    words = placement.prompt or alone
+    if references and placement.prompt:  # with a reference it is the word for what it is
+        words = world.article(placement.prompt)
     return Entity(
         box_xyxy01=placement.box_xyxy01,
         mask_HW=None if placement.mask is None else placement.mask > 127,
