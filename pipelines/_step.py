@@ -23,10 +23,7 @@ def run(step: Callable[[Params, Report], None]) -> int:
     launched it, if anyone listens.
     """
     die_with_parent()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    for library in ("DIFFUSERS", "TRANSFORMERS"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # of kernels for other GPUs
+    calm()
     try:
         with _reporting() as report:
             step(load(), report)
@@ -35,6 +32,14 @@ def run(step: Callable[[Params, Report], None]) -> int:
             print(f"{name}: {part}", file=sys.stderr)
         return REFUSED
     return 0
+
+
+def calm() -> None:
+    """Without libraries' notes of what they load and of what will change, in this process."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # of kernels for other GPUs
 
 
 def quiet() -> None:

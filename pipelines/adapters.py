@@ -1,6 +1,7 @@
-"""Stage `adapters`: an adapter package for every subject, on a base that is loaded once.
+"""Stage `adapters`: an adapter package for every subject.
 
-Finished ones whose inputs are unchanged are kept, so an interrupted run continues and a new subject
+They are tuned side by side by `tune.workers` processes, each of which loads the base once. Finished
+ones whose inputs are unchanged are kept, so an interrupted run continues and a new subject
 costs only itself. One that fails keeps no other from being tuned; what failed is listed at the end,
 with its reason, and the stage fails. Run from the repository's root:
 
@@ -9,36 +10,50 @@ with its reason, and the stage fails. Run from the repository's root:
 """
 
 import argparse
-import contextlib
 import functools
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from insitu.errors import UserError
 from insitu.files import replace_text
 from insitu.params import Params
 from insitu.registry.package import RUN, Base, Package
-from pipelines import _step, _tuning
+from pipelines import _fleet, _step, _tuning
 from pipelines._paths import ADAPTERS, ATTRIBUTES, ENCODED, MANIFEST
+
+if TYPE_CHECKING:
+    from insitu.training.tune import Source
 
 
 def main(params: Params, report: _step.Report, subjects: Sequence[str] = ()) -> None:
     names = _tuning.subjects()
+    asked = _tuning.require(subjects, names)
     failed: dict[str, UserError] = {}
-    with contextlib.ExitStack() as stack:
-        bench = _Bench(params, stack)
-        for name in _tuning.require(subjects, names):
-            try:
-                bench.tune(name)
-            except UserError as error:
-                print(f"{name}: failed\n{error}", file=sys.stderr)
-                failed[name] = error
+    began = time.monotonic()
+    bench, todo = _Bench(params), []
+    for name in asked:
+        try:
+            if bench.wanted(name) != _finished(ADAPTERS / name):
+                todo.append(name)
+            else:
+                print(f"{name}: unchanged")
+        except UserError as error:
+            failed[name] = error
+    if todo:
+        for name, reason in _tuned(bench, todo, workers=min(params.tune.workers, len(asked))):
+            if reason is not None:
+                failed[name] = reason
+        print(f"{len(todo)} subjects in {time.monotonic() - began:.0f} s")
+    for name, reason in failed.items():
+        print(f"{name}: failed\n{reason}", file=sys.stderr)
     if failed:
-        raise _failed(failed, len(subjects or names))
+        raise _failed(failed, len(asked))
     if not subjects:
         _prune(names)
         packages = {name: Package.open(ADAPTERS / name).digest for name in names}
@@ -46,14 +61,46 @@ def main(params: Params, report: _step.Report, subjects: Sequence[str] = ()) -> 
         report({"adapters": len(names)})
 
 
+def _tuned(
+    bench: "_Bench", todo: Sequence[str], *, workers: int
+) -> Iterator[tuple[str, UserError | None]]:
+    """Each as it ends; with several workers each has its part of the processor, or a GPU."""
+    from insitu.registry.store import Store
+    from insitu.training.run_logger import parent_run
+
+    # The server first: one that is not there is refused before a model is loaded.
+    store = Store.connect(bench.params.registry.tracking_uri)
+    tags = {"stage": "adapters", "setup": bench.setup.digest}
+    with parent_run(store, "adapters", tags) as parent:
+        shown = _Shown(uri=store.uri, parent=parent)
+        if workers > 1:
+            yield from _fleet.run(
+                todo, functools.partial(_start, bench.params, shown), workers=workers,
+                threads=max(1, _fleet.cores() // workers), gpus=bench.gpus,
+            )  # fmt: skip
+            return
+        for name in todo:
+            try:
+                bench.tune(name, shown)
+            except UserError as error:
+                yield name, error
+            else:
+                yield name, None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """Where runs are shown: the server, and the run that the subjects' are shown under."""
+
+    uri: str
+    parent: str
+
+
 class _Bench:
-    """The base, loaded when the first subject needs it, and what is the same for all.
+    """What is the same for all subjects; the base, loaded when the first one needs it."""
 
-    What `stack` holds ends with the stage: the run that the subjects' runs are shown under.
-    """
-
-    def __init__(self, params: Params, stack: contextlib.ExitStack) -> None:
-        from insitu.backbones.loading import base_digest
+    def __init__(self, params: Params) -> None:
+        from insitu.backbones.loading import base_digest, choose_device
         from insitu.methods.dreammix.data import REGULAR, SUBJECT
         from insitu.training.recipe import Devices, Recipe, Watch
         from insitu.training.tune import Setup
@@ -61,10 +108,7 @@ class _Bench:
         own, checkpoint = params.tune, params.models.inpaint
         shares = {SUBJECT: 1 - own.regular_share, REGULAR: own.regular_share}
         self.params = params
-        self.store: Any = None
-        self.parent: str | None = None
-        self.stack = stack
-        self.backbone = functools.lru_cache(maxsize=1)(self._load)
+        self.device = choose_device(params.device)
         self.setup = Setup(
             method=_tuning.method(params),
             base=Base(**checkpoint.model_dump(), weights_digest=base_digest(checkpoint)),
@@ -73,19 +117,47 @@ class _Bench:
             recipe=Recipe.of(own.recipe(shares=shares, seed=params.seed)),
             devices=Devices(**own.devices.model_dump()),
             watch=Watch(validate=own.validate_every, save=own.save_every),
-            backbone=self.backbone,
+            backbone=functools.lru_cache(maxsize=1)(self._load),
             tracking_uri=params.registry.tracking_uri,
         )
 
-    def tune(self, name: str) -> None:
+    @property
+    def gpus(self) -> int:
+        """That there are; 0 where it runs on the processor."""
+        import torch
+
+        return torch.cuda.device_count() if self.device.type == "cuda" else 0
+
+    def wanted(self, name: str) -> str:
+        """The input digest of the subject's adapter."""
+        from insitu.training.tune import input_digest
+
+        return input_digest(self._source(name), self.setup)
+
+    def tune(self, name: str, shown: _Shown) -> None:
         from insitu.evaluation.placement import Reference
         from insitu.registry.store import Store
         from insitu.training.benchmark import Benchmark
-        from insitu.training.run_logger import RunLogger, parent_run
-        from insitu.training.tune import Source, Subject, input_digest, tune
+        from insitu.training.run_logger import RunLogger
+        from insitu.training.tune import tune
+
+        store, models = Store.connect(shown.uri), self.params.models
+        tags = {"subject": name, "input": self.wanted(name)}
+        package = tune(
+            self._source(name), ADAPTERS / name, self.setup, show=True,
+            logger=RunLogger(store, name, tags, parent=shown.parent),
+            benchmark=Benchmark(
+                Reference.of(_tuning.rows(name)[0]).photos,
+                {"dino": models.dino.model_dump(), "clip": models.clip.model_dump()},
+            ),
+        )  # fmt: skip
+        print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s", flush=True)
+
+    def _source(self, name: str) -> "Source":
+        from insitu.training.tune import Source, Subject
 
         rows = _tuning.rows(name)
-        source = Source(
+        return Source(
             subject=Subject(
                 name=name,
                 class_word=rows[0][0].class_word,
@@ -96,38 +168,23 @@ class _Bench:
             facts=_tuning.facts(self.params, rows),
             requests=_tuning.requests(rows[0], self.params),
         )
-        wanted = input_digest(source, self.setup)
-        if _finished(ADAPTERS / name) == wanted:
-            print(f"{name}: unchanged")
-            return
-        if self.store is None:
-            # The server first: one that is not there is refused before a model is loaded.
-            self.store = Store.connect(self.params.registry.tracking_uri)
-            tags = {"stage": "adapters", "setup": self.setup.digest}
-            self.parent = self.stack.enter_context(parent_run(self.store, "adapters", tags))
-        tags = {"subject": name, "input": wanted}
-        models = self.params.models
-        package = tune(
-            source, ADAPTERS / name, self.setup, show=True,
-            logger=RunLogger(self.store, name, tags, parent=self.parent),
-            benchmark=Benchmark(
-                Reference.of(rows[0]).photos,
-                {"dino": models.dino.model_dump(), "clip": models.clip.model_dump()},
-            ),
-        )  # fmt: skip
-        print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s")
 
     def _load(self) -> Any:
-        from insitu.backbones.loading import choose_device
         from insitu.backbones.precision import Precision
         from insitu.backbones.unet import InpaintBackbone
 
         _step.quiet()
         return InpaintBackbone.load(
             self.params.models.inpaint,
-            device=choose_device(self.params.device),
+            device=self.device,
             precision=Precision.of(self.params.learning_base(self.params.tune)),
         )
+
+
+def _start(params: Params, shown: _Shown) -> _fleet.Do:
+    """What a process of the fleet begins with."""
+    _step.calm()
+    return functools.partial(_Bench(params).tune, shown=shown)
 
 
 def _failed(failed: dict[str, UserError], asked: int) -> UserError:

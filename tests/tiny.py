@@ -74,7 +74,9 @@ def write_params(file: Path, checkpoints: dict[str, Path], **registry: str) -> N
     content["models"]["flux"] |= {"size": 16, "max_sequence_length": 16}
     content["device"] = "cpu"
     content["subjects"] |= {"drawn": 1, "photos": 2, "size": 64}
-    content["tune"] |= {"steps": 3, "batch": 2, "validate_every": 2, "save_every": 2}
+    content["tune"] |= {
+        "steps": 3, "batch": 2, "validate_every": 2, "save_every": 2, "workers": 1,
+    }  # fmt: skip
     content["regularization"]["images"] = 2
     content["tune"]["dreammix"] |= {"steps": 1, "rank": 2}
     content["lar_gen"] |= {"steps": 1, "width": 16, "head": 8, "tokens": 2}

@@ -235,6 +235,20 @@ def test_one_that_fails_keeps_no_other_from_being_tuned(
     }
 
 
+def test_tuned_side_by_side_they_are_what_they_are_one_after_the_other(
+    chain: Path, params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(chain, tmp_path / "copy"))
+    monkeypatch.chdir(copy)
+    for name in state(copy):
+        (copy / _paths.ADAPTERS / name / WEIGHTS).write_bytes(b"damaged")
+    tune = params.tune.model_copy(update={"workers": 2})
+    adapters.main(params.model_copy(update={"tune": tune}), told)
+    assert {name: digest for name, (_, digest) in state(copy).items()} == {
+        name: digest for name, (_, digest) in state(chain).items()
+    }
+
+
 def test_a_subject_that_is_gone_is_pruned(
     chain: Path, params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

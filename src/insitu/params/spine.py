@@ -107,7 +107,22 @@ class Tune(Training):
     regular_share: Share = Field(
         description="Share of a batch that is drawn from the regularization pictures, 0 to 1."
     )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        description="Subjects tuned side by side, each in a process that loads the base once, 1 to"
+        " 64. They share out the processor's cores; on GPUs each has one, in turn."
+    )
     dreammix: DreamMix = Field(description="DreamMix's own settings.")
+
+    @model_validator(mode="after")
+    def _shares_out_devices(self) -> Self:
+        if self.workers > 1 and self.devices.count * self.devices.nodes > 1:
+            raise UserError(
+                f"tune.workers is {self.workers}, with {self.devices.count} devices for each"
+                f" subject on {self.devices.nodes} nodes.",
+                "Subjects side by side have a device each, and would take each other's.",
+                "Set workers to 1, or devices.count and devices.nodes.",
+            )
+        return self
 
     @model_validator(mode="after")
     def _teaches(self) -> Self:
