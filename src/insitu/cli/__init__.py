@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from insitu.cli.adapters import registry
+from insitu.cli.checkpoints import fooocus
 from insitu.cli.common import PROBLEMS_FOUND, SETTINGS, Group, ParamsFile
 from insitu.cli.data_sets import data
 from insitu.cli.painting import export, place, serve
@@ -90,5 +91,5 @@ def mlflow(
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-for command in (serve, place, export):
+for command in (serve, place, export, fooocus):
     app.command()(command)

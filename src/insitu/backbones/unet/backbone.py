@@ -1,12 +1,13 @@
 """An inpainting U-Net: a frozen base that learns and paints through what is attached.
 
 The U-Net takes [z_t ; mask ; Enc(image outside the mask)] on 9 channels (LAR-Gen, eq. 2); one that
-takes 4 is widened. Text and pixels are encoded by the pipeline's own parts, so a base of any size
-behaves as it does in plain diffusers.
+takes 4 is widened, or has an inpaint head beside it. Text and pixels are encoded by the pipeline's
+own parts, so a base of any size behaves as it does in plain diffusers.
 """
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 from insitu.backbones.empty import empty_pipeline
 from insitu.backbones.loading import base_digest, config_of
 from insitu.backbones.precision import PLAIN, Precision, load_pipeline, require_trainable
-from insitu.backbones.unet.families import CHANNELS, Family, Text, family_of, widen
+from insitu.backbones.unet.families import Family, Text, family_of
+from insitu.backbones.unet.inlet import CHANNELS, HEAD, headed, widen
 from insitu.backbones.unet.sampling import Denoising, Sampling
 from insitu.errors import UserError
 from insitu.params import Checkpoint
@@ -80,7 +82,11 @@ class InpaintBackbone:
                 "Give a checkpoint that predicts the noise or the velocity.",
             )
         if channels != CHANNELS:
-            widen(pipeline.unet)
+            folder = Path(checkpoint.path)
+            if (folder / HEAD).exists():
+                headed(pipeline.unet, folder)
+            else:
+                widen(pipeline.unet)
         digest = base_digest(checkpoint)
         return cls(pipeline, family, checkpoint=checkpoint, digest=digest, precision=precision)
 

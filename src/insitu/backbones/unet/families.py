@@ -11,14 +11,11 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionXLInpaintPipeline,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from insitu.backbones.loading import BROKEN
 from insitu.errors import UserError
 from insitu.params import Checkpoint
-
-CHANNELS = 9
-"""Of an inpainting U-Net's input: latents, mask, latents of the picture outside of it."""
 
 
 @dataclass(frozen=True)
@@ -119,22 +116,3 @@ def family_of(checkpoint: Checkpoint) -> Family:
         f"It is a {name}; what is here works with Stable Diffusion's U-Nets.",
         "Give a checkpoint of SDXL or SD1.5, for inpainting or from text.",
     )
-
-
-def widen(unet: Any) -> None:
-    """Let a U-Net for text-to-image take `CHANNELS` channels, the new ones with weights of 0.
-
-    Until they are trained it predicts what it did; `denoise` still keeps the background.
-    """
-    old = unet.conv_in
-    new = nn.Conv2d(
-        CHANNELS, old.out_channels, old.kernel_size, padding=old.padding,
-        device=old.weight.device, dtype=old.weight.dtype,
-    )  # fmt: skip
-    with torch.no_grad():
-        new.weight.zero_()
-        new.weight[:, : old.in_channels] = old.weight
-        assert new.bias is not None
-        new.bias.copy_(old.bias)
-    unet.conv_in = new.requires_grad_(old.weight.requires_grad)
-    unet.register_to_config(in_channels=CHANNELS)

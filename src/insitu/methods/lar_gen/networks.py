@@ -12,6 +12,7 @@ from insitu.backbones.pins import Pin
 from insitu.backbones.unet import InpaintBackbone, beside
 from insitu.backbones.unet.beside import Beside, Features
 from insitu.backbones.unet.image_tokens import ImageEncoder, resampler
+from insitu.backbones.unet.inlet import narrowed
 from insitu.errors import UserError
 
 PARTS = "lar_gen"
@@ -79,7 +80,7 @@ class RefineNet(nn.Module):
     def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = copy.deepcopy(unet).requires_grad_(False)
-        self.unet.conv_in = _narrow(self.unet.conv_in, int(unet.config.out_channels))
+        self.unet.conv_in = narrowed(unet)
         beside.put(self.unet, tokens=False)
         self.layers = beside.decoder(self.unet)
         self.learned = {
@@ -219,16 +220,3 @@ def _main(unet: Any, which: str) -> nn.ModuleDict:
         )
         return nn.ModuleDict(dict(every))
     return nn.ModuleDict({n: child for n, child in unet.named_children() if n != PARTS})
-
-
-def _narrow(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """The part of a convolution that sees latents alone."""
-    made = nn.Conv2d(
-        channels, conv.out_channels, conv.kernel_size[0], padding=conv.padding[0],
-        device=conv.weight.device, dtype=conv.weight.dtype,
-    )  # fmt: skip
-    with torch.no_grad():
-        made.weight.copy_(conv.weight[:, :channels])
-        assert made.bias is not None and conv.bias is not None
-        made.bias.copy_(conv.bias)
-    return made.requires_grad_(False)
