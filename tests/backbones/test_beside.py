@@ -97,7 +97,9 @@ def test_image_tokens_are_the_ip_adapters_of_diffusers(
         saved(weights, tmp_path / "plus.safetensors"), base.unet, layers, tokens=TOKENS
     )
     seen = Beside(tokens=made(features), beta=torch.full((2, 1, 1), beta))
-    assert_close(base.predict(z, t, mask, holed, text, beside=seen), expected, atol=1e-5, rtol=1e-5)
+    assert_close(
+        base.predict(z, t, mask, holed, text, lambda: seen), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_without_anything_beside_it_is_the_plain_u_net(base: InpaintBackbone) -> None:
@@ -106,8 +108,8 @@ def test_without_anything_beside_it_is_the_plain_u_net(base: InpaintBackbone) ->
     beside.put(base.unet, tokens=True)
     context = base.unet.config.cross_attention_dim
     nothing = Beside(tokens=torch.randn(2, TOKENS, context), beta=torch.zeros(2, 1, 1))
-    for seen in (Beside(), nothing):
-        assert_close(base.predict(z, t, mask, holed, text, beside=seen), plain)
+    for see in (Beside, lambda: nothing):
+        assert_close(base.predict(z, t, mask, holed, text, see), plain)
     beside.remove(base.unet)
     assert torch.equal(base.predict(z, t, mask, holed, text), plain)
 
@@ -116,8 +118,8 @@ def test_features_are_keys_and_values_of_the_decoder(base: InpaintBackbone) -> N
     """Against the formula, in the last decoder layer, whose queries see what follows directly."""
     z, t, mask, holed, text = asked(base)
     beside.put(base.unet, tokens=False)
-    kept: beside.Features = {}
-    plain = base.predict(z, t, mask, holed, text, beside=Beside(kept=kept))
+    with beside.keeping(base.unet) as kept:
+        plain = base.predict(z, t, mask, holed, text)
     layers = beside.decoder(base.unet)
     assert layers and set(layers) < set(kept)
     assert all(name.startswith("up_blocks.") for name in layers)
@@ -135,10 +137,10 @@ def test_features_are_keys_and_values_of_the_decoder(base: InpaintBackbone) -> N
     assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
     features = {last: c_obj}
-    whole = base.predict(z, t, mask, holed, text, beside=Beside(features=features))
+    whole = base.predict(z, t, mask, holed, text, lambda: Beside(features=features))
     assert not torch.allclose(whole, plain)
     some = Beside(features=features, present=torch.tensor([False, True]))
-    partly = base.predict(z, t, mask, holed, text, beside=some)
+    partly = base.predict(z, t, mask, holed, text, lambda: some)
     assert_close(partly[0], plain[0])
     assert_close(partly[1], whole[1])
 

@@ -6,9 +6,10 @@ own parts, so a base of any size behaves as it does in plain diffusers.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -19,11 +20,15 @@ from torch import Tensor
 from insitu.backbones.empty import empty_pipeline
 from insitu.backbones.loading import base_digest, config_of
 from insitu.backbones.precision import PLAIN, Precision, load_pipeline, require_trainable
+from insitu.backbones.sharding import restore
 from insitu.backbones.unet.families import Family, Text, family_of
 from insitu.backbones.unet.inlet import CHANNELS, HEAD, headed, widen
 from insitu.backbones.unet.sampling import Denoising, Sampling
 from insitu.errors import UserError
 from insitu.params import Checkpoint
+
+if TYPE_CHECKING:
+    from insitu.backbones.unet.beside import Beside
 
 Image = NDArray[np.uint8]
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -196,12 +201,13 @@ class InpaintBackbone:
         mask_B1hw: Tensor,
         holed_BChw: Tensor,
         text: Text,
-        **more: Any,
+        see: Callable[[], "Beside"] | None = None,
     ) -> Tensor:
         """The U-Net's guess of `target` [B, C, h, w] at timesteps `t_B` in 0..999, in z_t's dtype.
 
         Args:
-            more: that attention processors take, see `beside`.
+            see: gives what attention sees beside; called within the U-Net's pass, so that parts
+                of the U-Net that it runs may be spread over devices with it.
 
         Raises:
             UserError: a gradient is wanted, and the base is offloaded.
@@ -210,12 +216,13 @@ class InpaintBackbone:
             require_trainable(self.precision)
         dtype = self.precision.dtype
         height, width = (side * self.pipeline.vae_scale_factor for side in z_t_BChw.shape[-2:])
-        guess = self.unet(
-            torch.cat([z_t_BChw, mask_B1hw, holed_BChw], 1).to(dtype), t_B,
-            encoder_hidden_states=text.context.to(dtype),
-            added_cond_kwargs=self.family.told(text, height, width, dtype),
-            cross_attention_kwargs=more or None, return_dict=False,
-        )[0]  # fmt: skip
+        with _seeing(self.unet, see):
+            guess = self.unet(
+                torch.cat([z_t_BChw, mask_B1hw, holed_BChw], 1).to(dtype), t_B,
+                encoder_hidden_states=text.context.to(dtype),
+                added_cond_kwargs=self.family.told(text, height, width, dtype),
+                return_dict=False,
+            )[0]  # fmt: skip
         return guess.to(z_t_BChw.dtype)
 
     def open(self) -> None:
@@ -226,7 +233,7 @@ class InpaintBackbone:
     def close(self) -> None:
         """The U-Net as the checkpoint has it, frozen."""
         if self._original is not None:
-            self.unet.load_state_dict(self._original)
+            restore(self.unet, self._original)
             self._original = None
         self.unet.requires_grad_(False)
 
@@ -247,6 +254,24 @@ class InpaintBackbone:
         plain = (latents_BChw / vae.config.scaling_factor).to(vae.dtype)
         pixels = vae.decode(plain, return_dict=False)[0].float().clamp(-1, 1).permute(0, 2, 3, 1)
         return list(((pixels + 1) * 127.5).round().cpu().numpy().astype(np.uint8))
+
+
+@contextmanager
+def _seeing(unet: Any, see: Callable[[], "Beside"] | None) -> Iterator[None]:
+    """Within it, a pass of the U-Net begins with asking what its attention sees beside."""
+
+    def asked(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        assert see is not None
+        return args, kwargs | {"cross_attention_kwargs": {"beside": see()}}
+
+    if see is None:
+        yield
+        return
+    hook = unet.register_forward_pre_hook(asked, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _require_range(checkpoint: Checkpoint, precision: Precision) -> None:

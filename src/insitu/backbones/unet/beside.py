@@ -7,6 +7,7 @@ checkpointing and sharding work as they do without.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,14 +32,12 @@ class Beside:
         beta: how much the image's attention counts, [B, 1, 1]; 0 for pictures without an image.
         features: c_obj of each decoder layer.
         present: which pictures have features, bool [B]; None = all.
-        kept: filled with the layers' own inputs, where it is given.
     """
 
     tokens: Tensor | None = None
     beta: Tensor | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
     present: Tensor | None = None
-    kept: Features | None = None
 
 
 class CrossAttention(nn.Module):
@@ -78,10 +77,12 @@ class Attention:
 
     Attributes:
         layer: its name among those of the U-Net, without `.processor`.
+        kept: filled with its own input, see `keeping`.
     """
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
+        self.kept: Features | None = None
 
     def __call__(
         self,
@@ -94,8 +95,8 @@ class Attention:
     ) -> Tensor:
         seen = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         mask, own = attention_mask, encoder_hidden_states is None
-        if own and beside is not None and beside.kept is not None:
-            beside.kept[self.layer] = hidden_states
+        if own and self.kept is not None:
+            self.kept[self.layer] = hidden_states
         if own and beside is not None and self.layer in beside.features:
             c_obj = beside.features[self.layer].to(hidden_states.dtype)
             seen = torch.cat([hidden_states, c_obj], 1)
@@ -122,6 +123,23 @@ def put(unet: Any, *, tokens: bool) -> nn.ModuleDict:
         else:
             attn.set_processor(Attention(name.removesuffix(".processor")))
     return learned
+
+
+@contextmanager
+def keeping(unet: Any) -> Iterator[Features]:
+    """What goes into self-attention within a pass, by layer; `put` comes before.
+
+    Layers keep it, since what a pass is given is copied where a U-Net is spread over devices.
+    """
+    kept: Features = {}
+    layers = [attn.processor for name, attn in attentions(unet) if name.endswith(SELF)]
+    for layer in layers:
+        layer.kept = kept
+    try:
+        yield kept
+    finally:
+        for layer in layers:
+            layer.kept = None
 
 
 def remove(unet: Any) -> None:

@@ -102,13 +102,16 @@ class LarGen:
         dropped = told.get("dropped.condition", torch.zeros(len(z_0), dtype=torch.bool))
         present = ~dropped.to(z_0.device)
         first = float(told["progress"].max()) < own.first_stage - BORDER
-        seen = self._beside(
-            backbone, told["features"], present, beta=1.0 if first else own.beta,
-            subject=None if first else told["subject"], t=step,
-            noise=_noise(told["chances"], told["subject"]),
-        )  # fmt: skip
+
+        def see() -> Beside:
+            return self._beside(
+                backbone, told["features"], present, beta=1.0 if first else own.beta,
+                subject=None if first else told["subject"], t=step,
+                noise=_noise(told["chances"], told["subject"]),
+            )  # fmt: skip
+
         z_t = backbone.schedule.add_noise(z_0, noise, step)
-        guess = backbone.predict(z_t, step, told["mask"], told["holed"], text, beside=seen)
+        guess = backbone.predict(z_t, step, told["mask"], told["holed"], text, see)
         error = (guess - backbone.target(z_0, noise, step)).square()
         return {"refine" if not first and own.refine else "assign": error.mean((1, 2, 3))}
 

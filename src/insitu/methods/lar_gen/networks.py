@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from insitu.backbones import pins
 from insitu.backbones.pins import Pin
 from insitu.backbones.unet import InpaintBackbone, beside
-from insitu.backbones.unet.beside import Beside, Features
+from insitu.backbones.unet.beside import Features
 from insitu.backbones.unet.image_tokens import ImageEncoder, resampler
 from insitu.backbones.unet.inlet import narrowed
 from insitu.errors import UserError
@@ -96,11 +96,11 @@ class RefineNet(nn.Module):
 
     def forward(self, z_BChw: Tensor, t: Tensor, context: Tensor, added: Any) -> Features:
         """c_obj: the inputs of the decoder's self-attention layers, by name."""
-        kept: Features = {}
-        self.unet(
-            z_BChw, t, encoder_hidden_states=context, added_cond_kwargs=added,
-            cross_attention_kwargs={"beside": Beside(kept=kept)}, return_dict=False,
-        )  # fmt: skip
+        with beside.keeping(self.unet) as kept:
+            self.unet(
+                z_BChw, t, encoder_hidden_states=context, added_cond_kwargs=added,
+                return_dict=False,
+            )  # fmt: skip
         return {layer: kept[layer] for layer in self.layers}
 
 

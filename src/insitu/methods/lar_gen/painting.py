@@ -60,14 +60,14 @@ def _batch(
     steps = backbone.denoising(sampling)
 
     def guess(z: Tensor, t: Tensor) -> Tensor:
-        seen = see(
-            backbone, subjects.features, subjects.present, beta=own.beta,
-            t=t.round().long().expand(len(z)), noise=subjects.noise,
-            subject=subjects.latents if bool(subjects.present.any()) else None,
-        )  # fmt: skip
-        return told.guess(
-            backbone, z, t, sampling, told={"beside": seen}, both={"beside": _twice(seen)}
-        )
+        def seen() -> Beside:
+            return see(
+                backbone, subjects.features, subjects.present, beta=own.beta,
+                t=t.round().long().expand(len(z)), noise=subjects.noise,
+                subject=subjects.latents if bool(subjects.present.any()) else None,
+            )  # fmt: skip
+
+        return told.guess(backbone, z, t, sampling, see=seen, see_both=lambda: _twice(seen()))
 
     source = Source(latents=backbone.encode(images), noise=noise, mask=told.mask)
     latents, _ = steps.run(steps.start(noise), guess, source=source)
