@@ -2,34 +2,61 @@
 
     python -m benchmarks.ablations inpaint_anywhere placed=false,group=self shifted=false
     python -m benchmarks.ablations eligen train.steps=1200,train.optimizer.lr=5.0e-4
+    python -m benchmarks.ablations dreammix regular_share=0     # keys of `tune`
 
-Each variant is prepared, trained and measured by the stages' own commands in a folder of its own
-under `.insitu/ablations`, so an interrupted run continues. The default is the adapter that
-`dvc repro measure@<method>` has measured. Printed for each metric: the default's mean, the
-variant's, and their difference picture by picture, with 95% intervals of a bootstrap over requests,
-then their seeds. A variant is one training: chance of the training itself is not in the intervals.
+Each variant is trained and measured by the stages' own commands in a folder of its own under
+`.insitu/ablations`, so an interrupted run continues. The default is what `dvc repro
+measure@<method>`, of DreamMix `dvc repro variants@dreammix`, has measured. Printed for each metric:
+the default's mean, the variant's, and their difference picture by picture, with 95% intervals of a
+bootstrap over requests (of DreamMix over subjects first), then their seeds. A variant is one
+training: chance of the training itself is not in the intervals.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from ruamel.yaml import YAML
 
+from insitu.evaluation import tables
 from insitu.evaluation.comparison import compare
 
 ROOT = Path(__file__).resolve().parents[1]
-SCORES = Path("reports/trained")
-STAGES = ("prepare", "train", "measure")
-OWN = ("encoded", "trained")
-"""Folders of data that a variant makes; the others are the root's."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a method is trained and measured.
+
+    Attributes:
+        block: its settings in params.yaml.
+        steps: modules of `pipelines` with their arguments.
+        made: folders of data that a variant makes; the others are the root's.
+        scores: the table of what was measured.
+        parts: which rows of it, by a name for people.
+    """
+
+    block: str
+    steps: Sequence[Sequence[str]]
+    made: Sequence[str]
+    scores: Path
+    parts: Mapping[str, Mapping[str, str]]
+
+
+def way_of(method: str) -> Way:
+    if method == "dreammix":
+        parts = {asked: {"asked": asked, "variant": "as trained"} for asked in ("edits", "small")}
+        steps, table = [["adapters"], ["variants", method]], Path("reports/variants")
+        return Way("tune", steps, ["adapters"], table / method / "scores.csv", parts)
+    steps = [[stage, method] for stage in ("prepare", "train", "measure")]
+    table = Path("reports/trained") / method / "scores.csv"
+    return Way(method, steps, ["encoded", "trained"], table, {"": {"way": "trained"}})
 
 
 def main() -> None:
@@ -39,20 +66,19 @@ def main() -> None:
     parser.add_argument("method")
     parser.add_argument("variants", nargs="+", metavar="KEY=VALUE,...")
     asked = parser.parse_args()
-    default = scores(ROOT / SCORES / asked.method / "scores.csv")
-    found = {}
+    way, told = way_of(asked.method), {}
     for variant in asked.variants:
         folder = ROOT / ".insitu" / "ablations" / asked.method / variant
-        run(asked.method, changes(variant), folder)
-        other = scores(folder / SCORES / asked.method / "scores.csv")
-        found[variant] = {name: compare(default[name], other[name]) for name in default}
-        print(variant)
-        for name, c in found[variant].items():
-            print(f"  {name:16} default {c.first}  variant {c.second}  difference {c.difference}")
-    told = {
-        variant: {name: c.difference.rounded() for name, c in metrics.items()}
-        for variant, metrics in found.items()
-    }
+        run(way, changes(variant), folder)
+        for part, only in way.parts.items():
+            default, other = (tables.read(r / way.scores, **only) for r in (ROOT, folder))
+            found = {name: compare(default[name], other[name]) for name in default}
+            name = f"{variant} {part}".strip()
+            print(name)
+            for metric, c in found.items():
+                print(f"  {metric:16} default {c.first}  variant {c.second}")
+                print(f"  {'':16} difference {c.difference}")
+            told[name] = {metric: c.difference.rounded() for metric, c in found.items()}
     print(json.dumps(told))
 
 
@@ -62,10 +88,10 @@ def changes(variant: str) -> dict[str, Any]:
     return {key: YAML(typ="safe", pure=True).load(value) for key, _, value in parts}
 
 
-def run(method: str, changed: dict[str, Any], folder: Path) -> None:
-    """The stages in a folder that has the root's data and models, and settings of its own."""
+def run(way: Way, changed: dict[str, Any], folder: Path) -> None:
+    """The steps in a folder that has the root's data and models, and settings of its own."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    links = [ROOT / "models", *(p for p in (ROOT / "data").iterdir() if p.name not in OWN)]
+    links = [ROOT / "models", *(p for p in (ROOT / "data").iterdir() if p.name not in way.made)]
     for path in links:
         link = folder / path.relative_to(ROOT)
         if not link.is_symlink():
@@ -74,26 +100,17 @@ def run(method: str, changed: dict[str, Any], folder: Path) -> None:
     params = yaml.load((ROOT / "params.yaml").read_text())
     for key, value in changed.items():
         *path, last = key.split(".")
-        own = params[method]
+        own = params[way.block]
         for part in path:
             own = own.get(part, {})
         if last not in own:
-            sys.exit(f"{method} has no {key} in params.yaml")
+            sys.exit(f"{way.block} has no {key} in params.yaml")
         own[last] = value
     yaml.dump(params, folder / "params.yaml")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    for stage in STAGES:
-        command = [sys.executable, "-m", f"pipelines.{stage}", method]
+    for module, *words in way.steps:
+        command = [sys.executable, "-m", f"pipelines.{module}", *words]
         subprocess.run(command, cwd=folder, env=env, check=True)
-
-
-def scores(path: Path) -> dict[str, NDArray[np.float64]]:
-    """The trained way's scores by metric, [requests, 1, seeds]."""
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["way"] == "trained"]
-    shape = (1 + max(int(r["request"]) for r in rows), 1, 1 + max(int(r["seed"]) for r in rows))
-    names = [name for name in rows[0] if name not in ("way", "request", "seed")]
-    return {name: np.array([float(r[name]) for r in rows]).reshape(shape) for name in names}
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ Run from the repository's root:
 """
 
 import argparse
-import csv
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from insitu.files import replace_text, replacing
@@ -34,7 +32,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     from insitu.backbones import bases
     from insitu.backbones.loading import choose_device, load_pretrained
     from insitu.backbones.precision import Precision
-    from insitu.evaluation import trained, trained_page
+    from insitu.evaluation import tables, trained, trained_page
     from insitu.evaluation.checkpoints.judging import PRESENT
     from insitu.evaluation.findings import figures
     from insitu.evaluation.gallery.writing import write
@@ -73,7 +71,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     with replacing(REPORTS / name) as fresh:
         write(trained_page.make(done, summary, title=f"{name}, trained and not"), fresh)
         Image.fromarray(trained_page.overview(done)).save(fresh / "overview.png")
-        _write_table(fresh / SCORES, trained.rows(done))
+        tables.write(fresh / SCORES, trained.rows(done))
     told = {metric: figures(found, trained.WAYS) for metric, found in summary.items()}
     replace_text(REPORTS / f"{name}.json", json.dumps(told, indent=2) + "\n")
     shown = {}
@@ -87,13 +85,6 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     page = REPORTS / name / "index.html"
     report(shown | {"page": str(page), "overview": str(REPORTS / name / "overview.png")})
     print(f"wrote {page}")
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

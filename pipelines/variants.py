@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REPORTS = Path("reports/variants")
 SPLITS = ("test", VALIDATION)
+SCORES = "scores.csv"
+"""Every picture's scores, beside the overviews."""
 
 
 def main(params: Params, report: _step.Report, name: str) -> None:
@@ -38,7 +40,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     from insitu.backbones import bases
     from insitu.backbones.loading import choose_device, load_pretrained
     from insitu.backbones.precision import Precision
-    from insitu.evaluation import tuned, variants
+    from insitu.evaluation import tables, tuned, variants
     from insitu.evaluation.checkpoints.judging import PRESENT
     from insitu.perception.clip import ClipScorer
     from insitu.perception.detector import ZeroShotDetector
@@ -56,12 +58,14 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     )[:4]
     tuning = name == params.tune.method
     told: dict[str, Any] = {}
+    rows: list[dict[str, object]] = []
     with replacing(REPORTS / name) as fresh:
         for asked, settings in getattr(own, name).items():
             groups = (_subjects if tuning else _rows)(params, backbone, name, asked)
             done = variants.run(groups, [{}, *settings], metrics, seeds=own.seeds, seed=params.seed)
             Image.fromarray(variants.overview(done)).save(fresh / f"{asked}.png")
             told[asked] = {}
+            rows += variants.rows(done, asked)
             print(asked)
             for number, variant in enumerate(done.variants):
                 words = variants.label(variant)
@@ -73,6 +77,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
                 print(f"  {words}")
                 for metric, c in found.items():
                     print(f"    {metric:8} {c.first}  difference {c.difference}")
+        tables.write(fresh / SCORES, rows)
     replace_text(REPORTS / f"{name}.json", json.dumps(told, indent=2) + "\n")
     report({"overviews": [str(REPORTS / name / f"{asked}.png") for asked in told]})
     print(f"wrote {REPORTS / name}")

@@ -1,10 +1,11 @@
 """Settings of painting, compared: the same requests and seeds for each, edits, small boxes.
 
 Proves that a variant's difference is paired with the first one's pictures, that edits change one
-word to another of its kind, and that the overview shows each variant.
+word to another of its kind, that the overview shows each variant, and the table every score.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.evaluation import variants
+from insitu.evaluation import tables, variants
 from insitu.evaluation.metrics import Case, Entity, Image, Photo, Scale
 from insitu.evaluation.metrics.scores import Scores, score
 from insitu.evaluation.variants import Asked, Group, recoloured, run, smaller
@@ -64,6 +65,17 @@ def test_a_variant_is_compared_picture_by_picture() -> None:
     shown = variants.overview(done, rows=2, side=32)
     assert shown.shape[1] == 4 * (32 + variants.GAP) - variants.GAP
     assert variants.label({}) == "as trained" and variants.label({"beta": 0.1}) == "beta 0.1"
+
+
+def test_its_table_gives_the_scores_back(tmp_path: Path) -> None:
+    groups = [Group(asked=[asked(k) for k in range(3)], paint=paint) for _ in range(2)]
+    done = run(groups, [{}, {"light": 51}], [Brightness()], seeds=2, seed=0)
+    rows = [row for name in ("edits", "small") for row in variants.rows(done, name)]
+    tables.write(tmp_path / "scores.csv", rows)
+    for number, variant in enumerate(("as trained", "light 51")):
+        back = tables.read(tmp_path / "scores.csv", asked="small", variant=variant)
+        assert list(back) == ["light"]
+        assert np.allclose(back["light"], done.values[number]["light"], atol=1e-6)
 
 
 @given(st.integers(0, 500))

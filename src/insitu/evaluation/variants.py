@@ -101,6 +101,16 @@ def label(variant: Variant) -> str:
     return ", ".join(f"{key} {value}" for key, value in variant.items()) or "as trained"
 
 
+def rows(done: Result, asked: str) -> list[dict[str, object]]:
+    """Every score, as a row for a table: what was asked, variant, group, request, seed, metrics."""
+    return [
+        {"asked": asked, "variant": label(variant), "group": s, "request": k, "seed": r}
+        | {name: round(float(scores[s, k, r]), 6) for name, scores in values.items()}
+        for variant, values in zip(done.variants, done.values, strict=True)
+        for s, k, r in np.ndindex(next(iter(values.values())).shape)
+    ]
+
+
 def recoloured(words: str, vocabulary: Words, rng: np.random.Generator) -> tuple[str, str] | None:
     """Words with another colour, pattern or material in place of the first, and which it was.
 
