@@ -60,7 +60,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     told: dict[str, Any] = {}
     rows: list[dict[str, object]] = []
     with replacing(REPORTS / name) as fresh:
-        for asked, settings in getattr(own, name).items():
+        for asked, settings in getattr(own, name):
             groups = (_subjects if tuning else _rows)(params, backbone, name, asked)
             done = variants.run(groups, [{}, *settings], metrics, seeds=own.seeds, seed=params.seed)
             Image.fromarray(variants.overview(done)).save(fresh / f"{asked}.png")
@@ -89,6 +89,9 @@ def _rows(params: Params, backbone: Any, name: str, asked: str) -> "list[Group]"
 
     package = Package.open(TRAINED / name)
     vocabulary = params.subjects.attributes.model_dump()
+    if asked == "edits":  # of what captions say of an object, where tags say nothing
+        own = params.lar_gen.model_copy(update={"captions": "regional"})
+        params = params.model_copy(update={"lar_gen": own})
     found: list[Asked] = []
     for number, request in enumerate(_methods.requests(params, name, SPLITS, 10_000)):
         entity = trained.entities(request)[0]

@@ -2,7 +2,8 @@
 
 Proves that stage 1 leaves Refine and stage 2 the main U-Net as they were, that beta 0 without
 Refine is the model that text alone drives, that a missing picture adds nothing, that guidance's
-other pass keeps Refine and drops Assign, and that text, pictures and both are painted by one model.
+other pass drops Assign and Refine where asked, and that text, pictures and both are painted by one
+model.
 
 Needs no GPU; the tiny random pipelines of `tests/tiny.py`, SDXL's and SD1.5's.
 """
@@ -46,7 +47,8 @@ def settings(checkpoints: dict[str, Path]) -> Settings:
     return Settings(
         assign=True, refine=True, tokens=2, width=16, depth=1, head=8, main="all",
         first_stage=0.7, beta=0.5, captions="regional", mask_shape="box", subject_size=0,
-        context=0.3, scheduler="ddim", steps=2, guidance_scale=3.0, rescale=0.5, clip=pin,
+        context=0.3, scheduler="ddim", steps=2, guidance_scale=3.0, rescale=0.5,
+        guide_refine=False, clip=pin,
     )  # fmt: skip
 
 
@@ -219,12 +221,16 @@ def test_a_dropped_picture_is_not_seen(base: Any, method: LarGen) -> None:
     assert not torch.allclose(loss(method, base, given)[1], expected[1])
 
 
-def test_guidances_other_pass_keeps_refine_and_drops_assign() -> None:
+@pytest.mark.parametrize("guide_refine", [False, True])
+def test_guidances_other_pass_drops_assign_and_refine_where_asked(
+    settings: Settings, guide_refine: bool
+) -> None:
     seen = beside.Beside(
         tokens=torch.ones(1, 2, 3), beta=torch.full((1, 1, 1), 0.5),
         features={"layer": torch.ones(1, 4, 3)}, present=torch.tensor([True]),
     )  # fmt: skip
-    both = _twice(seen)
+    both = _twice(seen, replace(settings, guide_refine=guide_refine))
+    assert both.present is not None and both.present.tolist() == [not guide_refine, True]
     assert both.beta is not None and both.beta.flatten().tolist() == [0.0, 0.5]
     assert torch.equal(both.features["layer"], torch.ones(2, 4, 3))
 

@@ -63,6 +63,7 @@ def job(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         assign=True, refine=True, tokens=2, width=16, depth=1, head=8, main="attention",
         first_stage=0.5, beta=0.5, captions="regional", mask_shape="box", subject_size=0,
         context=0.3, scheduler="ddim", steps=1, guidance_scale=3.0, rescale=0.5,
+        guide_refine=False,
         clip=Pin(path=clip, revision=None, digest=base_digest(Checkpoint(path=clip))),
     )  # fmt: skip
     checkpoint = {"path": str(folder / "base"), "revision": None}

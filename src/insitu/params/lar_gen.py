@@ -33,8 +33,9 @@ class LarGen(Settings):
     beta: Factor = Field(
         description="How much image tokens count in the second stage and when painting, 0 to 10."
     )
-    captions: Literal["regional", "global"] = Field(
-        description="Learn from captions of the object's region, or of the whole picture."
+    captions: Literal["regional", "tag", "global"] = Field(
+        description="Learn from captions of the object's region, from its tag alone (a mug: the"
+        " picture says how it looks), or from captions of the whole picture."
     )
     mask_shape: Literal["instance", "box", "mixed"] = Field(
         description="Learn from the object's own mask, its box, or each by half."
@@ -53,6 +54,9 @@ class LarGen(Settings):
         description="Guidance over all conditions at once, 1 to 30; 1 is off."
     )
     rescale: Share = Field(description="How far guidance's spread is taken back, 0 to 1.")
+    guide_refine: bool = Field(
+        description="Guidance leads away from a pass that does not see Refine's features, either."
+    )
     train: Training = Field(description="How it is trained.")
 
     @model_validator(mode="after")

@@ -174,6 +174,20 @@ class Measure(Settings):
     seeds: Count = Field(description="Pictures of each request, 1 to 64.")
 
 
+class OfLarGen(Settings):
+    """Variants of LAR-Gen; each is a group of its settings that differ."""
+
+    own: list[dict[str, Any]] = Field(description="Where the prompt names or describes the thing.")
+    edits: list[dict[str, Any]] = Field(description="Where the prompt contradicts the picture.")
+
+
+class OfDreamMix(Settings):
+    """Variants of DreamMix; each is a group of its settings that differ."""
+
+    small: list[dict[str, Any]] = Field(description="Where the box is small.")
+    edits: list[dict[str, Any]] = Field(description="Where the prompt edits an attribute.")
+
+
 class Variants(Settings):
     """Settings of painting that are compared, by method and by what is asked for."""
 
@@ -182,12 +196,8 @@ class Variants(Settings):
     )
     scenes: Count = Field(description="Scenes for each tuned subject, 1 to 64.")
     seeds: Count = Field(description="Pictures of each request, 1 to 64.")
-    lar_gen: dict[Literal["own", "edits"], list[dict[str, Any]]] = Field(
-        description="Variants where the prompt describes the reference (own), or edits it."
-    )
-    dreammix: dict[Literal["small", "edits"], list[dict[str, Any]]] = Field(
-        description="Variants where the box is small, or the prompt edits an attribute."
-    )
+    lar_gen: OfLarGen = Field(description="Variants of LAR-Gen, by what is asked for.")
+    dreammix: OfDreamMix = Field(description="Variants of DreamMix, by what is asked for.")
 
 
 class Registry(Settings):

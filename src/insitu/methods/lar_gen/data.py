@@ -44,6 +44,7 @@ def requests(
     """Each place of a split, to be filled with the object of the row that comes next in it.
 
     So what is asked for was never seen there, and what has to be painted away is another thing.
+    Prompts are of the object alone: where it learned from tags its tag, else its caption.
     """
     own = [row for row in rows["quadruples"] if row.split == split]
     for number, row in enumerate(own):
@@ -52,7 +53,7 @@ def requests(
         yield Request(
             image=row.image.array(),
             placements=(Placement(box_xyxy01=fitted(row.box.xyxy01, subject), reference=subject),),
-            prompt=other.text,
+            prompt=_named(other) if settings.captions == "tag" else other.text,
             seed=seed + number,
         )
 
@@ -82,7 +83,13 @@ def fitted(
 
 
 def _text(row: Quadruple, settings: Settings) -> str:
+    if settings.captions == "tag":
+        return _named(row)
     return row.text if settings.captions == "regional" else row.global_text
+
+
+def _named(row: Quadruple) -> str:
+    return f"{'an' if row.tag[0] in 'aeiou' else 'a'} {row.tag}"
 
 
 def _mask(row: Quadruple, image: Image, instance: Image, settings: Settings, seed: int) -> Image:

@@ -31,11 +31,12 @@ class Settings:
         main: what learns of the main U-Net in the first stage.
         first_stage: its share of the training.
         beta: how much Assign counts in the second stage and when painting; in the first it is 1.
-        captions: of the object's region, or of the whole picture.
+        captions: of the object's region, its tag alone, or of the whole picture.
         mask_shape: of what is learned from.
         subject_size: side in pixels of the subject's picture; 0 = the base's.
         context: how much longer the painted square's side is than the box's, as a share.
         scheduler, steps, guidance_scale, rescale: of sampling.
+        guide_refine: guidance's other pass does without Refine, too.
         clip: whose image tower sees the subject.
     """
 
@@ -48,7 +49,7 @@ class Settings:
     main: Literal["none", "attention", "all"]
     first_stage: float
     beta: float
-    captions: Literal["regional", "global"]
+    captions: Literal["regional", "tag", "global"]
     mask_shape: Literal["instance", "box", "mixed"]
     subject_size: int
     context: float
@@ -56,6 +57,7 @@ class Settings:
     steps: int
     guidance_scale: float
     rescale: float
+    guide_refine: bool
     clip: Pin
 
 

@@ -67,7 +67,7 @@ def _batch(
                 subject=subjects.latents if bool(subjects.present.any()) else None,
             )  # fmt: skip
 
-        return told.guess(backbone, z, t, sampling, see=seen, see_both=lambda: _twice(seen()))
+        return told.guess(backbone, z, t, sampling, see=seen, see_both=lambda: _twice(seen(), own))
 
     source = Source(latents=backbone.encode(images), noise=noise, mask=told.mask)
     latents, _ = steps.run(steps.start(noise), guess, source=source)
@@ -112,11 +112,16 @@ def subject_square(reference: Image | None, size: int) -> Image:
     return square
 
 
-def _twice(seen: Beside) -> Beside:
-    """For both passes of guidance; the first keeps what Refine gives and drops Assign."""
+def _twice(seen: Beside, own: Settings) -> Beside:
+    """For both passes of guidance; the first drops Assign, and keeps what Refine gives or drops
+    that, too.
+    """
+    present = seen.present
+    if present is not None:
+        present = torch.cat([torch.zeros_like(present) if own.guide_refine else present, present])
     return Beside(
         tokens=None if seen.tokens is None else torch.cat([seen.tokens, seen.tokens]),
         beta=None if seen.beta is None else torch.cat([torch.zeros_like(seen.beta), seen.beta]),
         features={layer: torch.cat([c, c]) for layer, c in seen.features.items()},
-        present=None if seen.present is None else torch.cat([seen.present, seen.present]),
+        present=present,
     )
