@@ -22,7 +22,7 @@ def tune_asset(root: Path) -> dg.AssetsDefinition:
         name="tune",
         deps=["subjects", "attributes", "regularization", dg.AssetKey(["encode", "subjects"])],
         partitions_def=PARTITIONS,
-        # One worker tunes so many, one after the other, on a base that it loads once.
+        # One run is a fleet: a few processes, each with a base that it loads once.
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=FLEET),
         description="One row is a subject: its adapter package. Records nothing in DVC; the stage"
         " adapters does, for all subjects together.",

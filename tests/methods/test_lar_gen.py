@@ -123,7 +123,7 @@ def test_the_recipes_stages_freeze_the_main_u_net(base: Any, settings: Settings)
     learned = method.attach(base)
     try:
         names = [name for name, _ in learned.named_parameters()]
-        for progress, own in ((0.0, ("assign",)), (0.9, ("refine",))):
+        for progress, own in ((0.0, ("assign", "main")), (0.9, ("refine",))):
             learning = recipe.learning(round(progress * recipe.steps), names)
             assert {name.split(".")[0] for name in learning} == set(own)
             for name, p in learned.named_parameters():

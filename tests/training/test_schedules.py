@@ -3,6 +3,9 @@
 Needs nothing. The references are today's expression, and transformers' own schedules.
 """
 
+import functools
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +16,7 @@ from transformers.optimization import (
 )
 
 from insitu.errors import UserError
-from insitu.training.schedules import schedule
+from insitu.training.schedules import schedule, staged
 
 
 @given(st.integers(1, 200), st.floats(0, 1))
@@ -55,6 +58,24 @@ def test_every_step_counts_and_the_rate_rises_once_and_falls_once(name, steps, w
     rising = rates[: warmup + 1]
     assert rising[:warmup] == pytest.approx([(k + 1) / warmup for k in range(warmup)])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+
+
+@given(st.integers(2, 60), st.floats(0.05, 0.95), st.floats(0, 1))
+def test_each_stage_rises_and_falls_by_itself(steps: int, until: float, cooldown: float) -> None:
+    factor = staged("constant", [until, 1.0], steps=steps, cooldown=cooldown)
+    first = math.ceil(until * steps)
+    parts = [(0, first), (first, steps)] if first < steps else [(0, steps)]
+    for start, end in parts:
+        alone = schedule("constant", steps=end - start, cooldown=cooldown)
+        assert [factor(k) for k in range(start, end)] == [alone(k) for k in range(end - start)]
+    assert factor(steps) == factor(steps + 3) == 0
+
+
+def test_without_stages_the_rate_is_the_schedule_s() -> None:
+    one, other = (f(steps=9, warmup=2, cooldown=0.5) for f in (
+        functools.partial(staged, "constant", []), functools.partial(schedule, "constant"),
+    ))  # fmt: skip
+    assert [one(k) for k in range(12)] == [other(k) for k in range(12)]
 
 
 @pytest.mark.parametrize(

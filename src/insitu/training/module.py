@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from insitu.backbones.sharding import shard
 from insitu.errors import UserError
 from insitu.methods import Method
-from insitu.training import averages, optimizers, schedules
+from insitu.training import averages, optimizers
 from insitu.training.data import BANDS, From, Minibatch, Minibatches, Validation
 from insitu.training.recipe import Recipe
 from insitu.training.times import loss_weights
@@ -60,10 +60,7 @@ class Training(lightning.LightningModule):
         optimizer = optimizers.make(self.adapter.named_parameters(), own.optimizer)
         if own.average is not None:
             averages.keep_average(optimizer, own.average)
-        factor = schedules.schedule(
-            own.schedule, steps=own.steps, warmup=own.warmup, cooldown=own.cooldown
-        )
-        schedule = LambdaLR(optimizer, factor)
+        schedule = LambdaLR(optimizer, own.factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Minibatch]:

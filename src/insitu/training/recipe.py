@@ -1,13 +1,13 @@
 """What decides the weights that come out, and what only decides how they are reached."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from typing import Any, Literal, Self
 
 from insitu.errors import UserError
 from insitu.training.optimizers import Optimization
-from insitu.training.schedules import schedule
+from insitu.training.schedules import staged
 from insitu.training.times import Times
 
 
@@ -34,7 +34,7 @@ class Recipe:
         seed: of everything random.
         shares: of a batch, by pool.
         optimizer: how parameters follow gradients.
-        schedule, warmup, cooldown: of the rate; see `schedules`.
+        schedule, warmup, cooldown: of the rate, in each stage by itself; see `schedules`.
         clip: largest norm of the gradient; None = none.
         average: decay of the averaged weights (EMA), which are then validated, painted with and
             kept; None = off.
@@ -62,7 +62,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse a rate that cannot be, before a model is loaded."""
-        schedule(self.schedule, steps=self.steps, warmup=self.warmup, cooldown=self.cooldown)
+        self.factor()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -79,6 +79,13 @@ class Recipe:
     def facts(self) -> dict[str, Any]:
         """Plain values, for digests, cards and JSON."""
         return asdict(self)
+
+    def factor(self) -> Callable[[int], float]:
+        """What the rate is multiplied with at a step, 0 to 1."""
+        return staged(
+            self.schedule, [stage.until for stage in self.stages], steps=self.steps,
+            warmup=self.warmup, cooldown=self.cooldown,
+        )  # fmt: skip
 
     def learning(self, step: int, names: list[str]) -> set[str]:
         """The names of the parameters that learn in a step.

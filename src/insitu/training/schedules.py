@@ -1,7 +1,9 @@
 """How the learning rate changes: a factor of it for each step."""
 
+import bisect
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from insitu.errors import UserError
@@ -44,6 +46,27 @@ def schedule(
             case "cosine":
                 fall = 0.5 * (1 + math.cos(math.pi * done))
         return min(rise, fall)
+
+    return factor
+
+
+def staged(
+    name: Name, ends: Sequence[float], *, steps: int, warmup: int = 0, cooldown: float = 0.0
+) -> Callable[[int], float]:
+    """The same for a run in stages, each with a rate that rises and falls by itself.
+
+    Args:
+        ends: shares of the steps at which stages end, rising, the last one 1; empty = one stage.
+    """
+    edges = sorted({0, *(math.ceil(end * steps) for end in ends or (1.0,))})
+    factors = [
+        schedule(name, steps=last - first, warmup=warmup, cooldown=cooldown)
+        for first, last in itertools.pairwise(edges)
+    ]
+
+    def factor(step: int) -> float:
+        stage = min(bisect.bisect_right(edges, step), len(factors)) - 1
+        return factors[stage](step - edges[stage])
 
     return factor
 
