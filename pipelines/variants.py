@@ -84,8 +84,11 @@ def main(params: Params, report: _step.Report, name: str) -> None:
 
 
 def _rows(params: Params, backbone: Any, name: str, asked: str) -> "list[Group]":
-    """Held-out requests, all in one group; `edits` asks for another colour, pattern or material."""
+    """Requests of what was never seen, all in one group: of held-out rows, `edits` with another
+    colour, pattern or material; or of garments (`worn`).
+    """
     from insitu.evaluation import trained, variants
+    from insitu.evaluation.worn import worn
 
     package = Package.open(TRAINED / name)
     vocabulary = params.subjects.attributes.model_dump()
@@ -93,7 +96,13 @@ def _rows(params: Params, backbone: Any, name: str, asked: str) -> "list[Group]"
         own = params.lar_gen.model_copy(update={"captions": "regional"})
         params = params.model_copy(update={"lar_gen": own})
     found: list[Asked] = []
-    for number, request in enumerate(_methods.requests(params, name, SPLITS, 10_000)):
+    most = params.variants.requests
+    if asked == "worn":
+        size, seed = params.quadruples.size, params.seed
+        requests = [worn(number, size=size, seed=seed) for number in range(most)]
+    else:
+        requests = _methods.requests(params, name, SPLITS, 10_000)
+    for number, request in enumerate(requests):
         entity = trained.entities(request)[0]
         if asked == "edits":
             rng = rng_for("edit", params.seed, number)
@@ -103,7 +112,7 @@ def _rows(params: Params, backbone: Any, name: str, asked: str) -> "list[Group]"
             request = replace(request, prompt=edited[0])
             entity = replace(entity, text=edited[0])
         found.append(variants.Asked(request=request, entity=entity))
-        if len(found) == params.variants.requests:
+        if len(found) == most:
             break
     return [variants.Group(asked=found, paint=_painter(backbone, package))]
 

@@ -179,6 +179,7 @@ class OfLarGen(Settings):
 
     own: list[dict[str, Any]] = Field(description="Where the prompt names or describes the thing.")
     edits: list[dict[str, Any]] = Field(description="Where the prompt contradicts the picture.")
+    worn: list[dict[str, Any]] = Field(description="Where a garment is to be worn by a person.")
 
 
 class OfDreamMix(Settings):
