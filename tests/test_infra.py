@@ -60,5 +60,5 @@ def test_dagster_takes_its_settings(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text((INFRA / "dagster.yaml").read_text())
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.telemetry_enabled is False
-        assert instance.get_settings("concurrency")["pools"] == {"default_limit": 2}
+        assert instance.get_settings("concurrency")["pools"] == {"default_limit": 1}
         assert instance.run_monitoring_enabled
