@@ -27,7 +27,7 @@ from pipelines._paths import ADAPTERS, SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".insitu" / "fleet"
-MADE = ("subjects", "attributes", "regularization", "encode")
+MADE = (("subjects",), ("attributes",), ("regularization",), ("encode", "subjects"))
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def prepared(count: int) -> list[str]:
     params["subjects"] |= {"drawn": count}
     yaml.dump(params, FOLDER / "params.yaml")
     for stage in MADE:
-        called(stage)
+        called(*stage)
     return sorted(path.name for path in (FOLDER / SUBJECTS).iterdir())[:count]
 
 
