@@ -53,9 +53,9 @@ def way_of(method: str) -> Way:
     if method == "dreammix":
         parts = {asked: {"asked": asked, "variant": "as trained"} for asked in ("edits", "small")}
         steps, table = [["adapters"], ["variants", method]], Path("reports/variants")
-        return Way("tune", steps, ["adapters"], table / method / "scores.csv", parts)
+        return Way("tune", steps, ["adapters"], table / method / tables.NAME, parts)
     steps = [[stage, method] for stage in ("prepare", "train", "measure")]
-    table = Path("reports/trained") / method / "scores.csv"
+    table = Path("reports/trained") / method / tables.NAME
     return Way(method, steps, ["encoded", "trained"], table, {"": {"way": "trained"}})
 
 

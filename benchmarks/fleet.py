@@ -1,7 +1,7 @@
 """Seconds a subject: tuned one command each, against fleets of 1, 4 and 16 in one command.
 
     insitu mlflow &                       # where the runs go
-    python -m benchmarks.fleet            # 16 subjects, about an hour on two cores
+    python -m benchmarks.fleet            # 16 subjects, 40 minutes of two cores
     python -m benchmarks.fleet --subjects 4 --fleets 1 4 --singles 2
 
 Subjects are drawn, photographed and encoded by the stages' own commands in a folder of its own

@@ -3,6 +3,7 @@
 A piece that fails, or whose process dies, keeps no other from being done.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -49,7 +50,8 @@ def run(
     def give(here: Connection, number: int, process: SpawnProcess) -> None:
         piece = waiting.pop()
         at[here] = number, process, piece
-        here.send(piece)
+        with contextlib.suppress(BrokenPipeError):  # it died since: its end is seen below
+            here.send(piece)
 
     try:
         for number in range(min(workers, len(pieces))):

@@ -139,12 +139,13 @@ class _Bench:
         from insitu.registry.store import Store
         from insitu.training.benchmark import Benchmark
         from insitu.training.run_logger import RunLogger
-        from insitu.training.tune import tune
+        from insitu.training.tune import input_digest, tune
 
         store, models = Store.connect(shown.uri), self.params.models
-        tags = {"subject": name, "input": self.wanted(name)}
+        source = self._source(name)
+        tags = {"subject": name, "input": input_digest(source, self.setup)}
         package = tune(
-            self._source(name), ADAPTERS / name, self.setup, show=True,
+            source, ADAPTERS / name, self.setup, show=True,
             logger=RunLogger(store, name, tags, parent=shown.parent),
             benchmark=Benchmark(
                 Reference.of(_tuning.rows(name)[0]).photos,

@@ -20,8 +20,6 @@ from pipelines._paths import TRAINED
 REPORTS = Path("reports/trained")
 SPLITS = ("test", VALIDATION)
 """Both held out: the latter is only looked at while it is trained."""
-SCORES = "scores.csv"
-"""Every picture's scores, beside the page."""
 
 
 def main(params: Params, report: _step.Report, name: str) -> None:
@@ -71,7 +69,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
     with replacing(REPORTS / name) as fresh:
         write(trained_page.make(done, summary, title=f"{name}, trained and not"), fresh)
         Image.fromarray(trained_page.overview(done)).save(fresh / "overview.png")
-        tables.write(fresh / SCORES, trained.rows(done))
+        tables.write(fresh / tables.NAME, trained.rows(done))
     told = {metric: figures(found, trained.WAYS) for metric, found in summary.items()}
     replace_text(REPORTS / f"{name}.json", json.dumps(told, indent=2) + "\n")
     shown = {}

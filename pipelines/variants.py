@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 REPORTS = Path("reports/variants")
 SPLITS = ("test", VALIDATION)
-SCORES = "scores.csv"
-"""Every picture's scores, beside the overviews."""
 
 
 def main(params: Params, report: _step.Report, name: str) -> None:
@@ -77,7 +75,7 @@ def main(params: Params, report: _step.Report, name: str) -> None:
                 print(f"  {words}")
                 for metric, c in found.items():
                     print(f"    {metric:8} {c.first}  difference {c.difference}")
-        tables.write(fresh / SCORES, rows)
+        tables.write(fresh / tables.NAME, rows)
     replace_text(REPORTS / f"{name}.json", json.dumps(told, indent=2) + "\n")
     report({"overviews": [str(REPORTS / name / f"{asked}.png") for asked in told]})
     print(f"wrote {REPORTS / name}")

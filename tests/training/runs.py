@@ -21,8 +21,11 @@ from insitu.backbones.unet import InpaintBackbone
 from insitu.methods import VALIDATION, Example, Placement, Request, find
 from insitu.params import Checkpoint
 from insitu.training import fit as fitting
+from insitu.training import requests
 from insitu.training.encoding import Encoded, encode
 from insitu.training.fit import ADAPTER, fit
+from insitu.training.job import REQUESTS, Job
+from insitu.training.launch import launch
 from insitu.training.module import Training
 from insitu.training.optimizers import Optimization
 from insitu.training.recipe import Devices, Recipe, Watch
@@ -216,3 +219,17 @@ def stopping_at(step: int) -> Iterator[None]:
             yield
     finally:
         patch.undo()
+
+
+def learn_alike(job: Mapping[str, Any], asked: Request, folder: Path) -> None:
+    """Run a job on one device and on two, spread both ways; all learn what the one learns."""
+    for name, devices in (
+        ("one", Devices()),
+        ("ddp", Devices(count=2)),
+        ("fsdp", Devices(count=2, strategy="fsdp")),
+    ):
+        work = folder / name
+        work.mkdir()
+        requests.save([asked], work / REQUESTS)
+        launch(Job(**job, devices=devices, work=str(work)))
+        same_weights(work, folder / "one", atol=1e-5)

@@ -14,14 +14,11 @@ import torch
 from insitu.backbones.flux import FluxBackbone
 from insitu.methods import VALIDATION, Example, Placement, Request, find
 from insitu.params import FluxCheckpoint
-from insitu.training import requests
 from insitu.training.encoding import encode
-from insitu.training.job import REQUESTS, Job
-from insitu.training.launch import launch
 from insitu.training.optimizers import Optimization
-from insitu.training.recipe import Devices, Recipe, Watch
+from insitu.training.recipe import Recipe, Watch
 from insitu.training.times import Times
-from tests.training.runs import same_weights
+from tests.training.runs import learn_alike
 
 SIZE, FACTS = 32, {"rows": "r"}
 SIZES = {"size": SIZE, "max_sequence_length": 16}
@@ -73,13 +70,4 @@ def job(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_two_devices_learn_what_one_learns(job: dict[str, Any], tmp_path: Path) -> None:
-    for name, devices in (
-        ("one", Devices()),
-        ("ddp", Devices(count=2)),
-        ("fsdp", Devices(count=2, strategy="fsdp")),
-    ):
-        work = tmp_path / name
-        work.mkdir()
-        requests.save([asked()], work / REQUESTS)
-        launch(Job(**job, devices=devices, work=str(work)))
-        same_weights(work, tmp_path / "one", atol=1e-5)
+    learn_alike(job, asked(), tmp_path)

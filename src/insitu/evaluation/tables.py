@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+NAME = "scores.csv"
+"""Of the table in a report's folder."""
 NOT_SCORES = ("way", "asked", "variant", "group", "request", "seed")
 """Columns that say which picture it is; all others are metrics."""
 
