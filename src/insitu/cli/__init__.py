@@ -12,12 +12,14 @@ from insitu.cli.checkpoints import fooocus
 from insitu.cli.common import PROBLEMS_FOUND, SETTINGS, Group, ParamsFile
 from insitu.cli.data_sets import data
 from insitu.cli.painting import export, place, serve
+from insitu.cli.study import study
 from insitu.doctor import examine, render
 from insitu.params import load
 
 app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False)
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
+app.add_typer(study, name="study")
 
 
 @app.callback()
