@@ -37,14 +37,14 @@ def method(params: Params, name: str) -> Method:
     return find(name, pinned(name, settings, params.models))
 
 
-def rows(name: str) -> Mapping[str, Rows]:
-    """By the names of the data sets that the method learns from."""
-    return {each: Rows(DATA / each, kind) for each, kind in data_of(name).SETS.items()}
+def rows(name: str, data: Path = DATA) -> Mapping[str, Rows]:
+    """By the names of the data sets that the method learns from, which lie in `data`."""
+    return {each: Rows(data / each, kind) for each, kind in data_of(name).SETS.items()}
 
 
-def examples(params: Params, name: str) -> Iterator[Example]:
+def examples(params: Params, name: str, data: Path = DATA) -> Iterator[Example]:
     own = method(params, name)
-    return data_of(name).examples(rows(name), own.settings, **_size(params, own))
+    return data_of(name).examples(rows(name, data), own.settings, **_size(params, own))
 
 
 def requests(params: Params, name: str, splits: Sequence[str], most: int) -> list[Request]:
@@ -71,15 +71,13 @@ def requests(params: Params, name: str, splits: Sequence[str], most: int) -> lis
     return found
 
 
-def facts(params: Params, name: str) -> Facts:
+def facts(params: Params, name: str, data: Path = DATA) -> Facts:
     """All that a method's encoded examples follow from, in words for people."""
     own = method(params, name)
     checkpoint = getattr(params.models, own.base)
-    sets = {each: file_digest(DATA / each / MANIFEST)[:16] for each in sorted(data_of(name).SETS)}
-    settings = {
-        f"{name}.{key}": json.dumps(value)
-        for key, value in pinned(name, params.learned(name)[0], params.models).items()
-    }
+    sets = {each: file_digest(data / each / MANIFEST)[:16] for each in sorted(data_of(name).SETS)}
+    chosen = pinned(name, params.learned(name)[0], params.models)
+    settings = {f"{name}.{key}": json.dumps(chosen[key]) for key in data_of(name).ENCODED}
     return (
         encoder_digests(checkpoint)
         | sets

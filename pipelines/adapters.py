@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from insitu.errors import UserError
 from insitu.files import replace_text
 from insitu.params import Params
-from insitu.registry.package import RUN, Base, Package
+from insitu.registry.package import RUN, Package
 from pipelines import _fleet, _step, _tuning
-from pipelines._paths import ADAPTERS, ATTRIBUTES, ENCODED, MANIFEST
+from pipelines._paths import ADAPTERS, ENCODED, MANIFEST
 
 if TYPE_CHECKING:
     from insitu.training.tune import Source
@@ -100,25 +100,12 @@ class _Bench:
     """What is the same for all subjects; the base, loaded when the first one needs it."""
 
     def __init__(self, params: Params) -> None:
-        from insitu.backbones.loading import base_digest, choose_device
-        from insitu.methods.dreammix.data import REGULAR, SUBJECT
-        from insitu.training.recipe import Devices, Recipe, Watch
-        from insitu.training.tune import Setup
+        from insitu.backbones.loading import choose_device
 
-        own, checkpoint = params.tune, params.models.inpaint
-        shares = {SUBJECT: 1 - own.regular_share, REGULAR: own.regular_share}
         self.params = params
         self.device = choose_device(params.device)
-        self.setup = Setup(
-            method=_tuning.method(params),
-            base=Base(**checkpoint.model_dump(), weights_digest=base_digest(checkpoint)),
-            precision=params.learning_base(own),
-            device=params.device,
-            recipe=Recipe.of(own.recipe(shares=shares, seed=params.seed)),
-            devices=Devices(**own.devices.model_dump()),
-            watch=Watch(validate=own.validate_every, save=own.save_every),
-            backbone=functools.lru_cache(maxsize=1)(self._load),
-            tracking_uri=params.registry.tracking_uri,
+        self.setup = _tuning.setup(
+            params, functools.lru_cache(maxsize=1)(self._load), params.registry.tracking_uri
         )
 
     @property
@@ -155,20 +142,9 @@ class _Bench:
         print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s", flush=True)
 
     def _source(self, name: str) -> "Source":
-        from insitu.training.tune import Source, Subject
-
-        rows = _tuning.rows(name)
-        return Source(
-            subject=Subject(
-                name=name,
-                class_word=rows[0][0].class_word,
-                identifier=_tuning.identifier(self.params, rows[0]),
-                attributes=json.loads(ATTRIBUTES.read_text())[name],
-            ),
-            encoded=ENCODED / "subjects" / name,
-            facts=_tuning.facts(self.params, rows),
-            requests=_tuning.requests(rows[0], self.params),
-        )
+        return _tuning.source(
+            self.params, name, _tuning.rows(name), ENCODED / "subjects" / name
+        )  # fmt: skip
 
     def _load(self) -> Any:
         from insitu.backbones.precision import Precision

@@ -6,6 +6,7 @@ Run from the repository's root: `python -m pipelines.boundid`.
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from insitu.evaluation import data_page, filters
@@ -23,10 +24,11 @@ SHOWN = 12
 """Rows of each kind on the page."""
 
 
-def main(params: Params, report: _step.Report) -> None:
-    manifest = _engines.make(
+def make(params: Params, target: Path) -> Manifest:
+    """Filter and publish the rows at `target`."""
+    return _engines.make(
         params,
-        BOUNDID,
+        target,
         BoundId,
         worker=_worker,
         rows=_joined,
@@ -35,7 +37,7 @@ def main(params: Params, report: _step.Report) -> None:
         settings=params.boundid.model_dump(),
         inputs=[CANDIDATES, DETECTIONS],
         finish=_engines.card(
-            BOUNDID,
+            target,
             BoundId,
             title="BoundID",
             text="Two identities in one picture, each with a box and a reference picture"
@@ -45,6 +47,10 @@ def main(params: Params, report: _step.Report) -> None:
             made_of={params.pairs.bank, params.candidates.generator},
         ),
     )
+
+
+def main(params: Params, report: _step.Report) -> None:
+    manifest = make(params, BOUNDID)
     # One that no detection could be made of is set aside there, and missing here.
     drawn = load_manifest(CANDIDATES)
     begin = [("candidates", drawn.rows)]

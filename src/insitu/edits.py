@@ -8,6 +8,11 @@ Words = Mapping[str, Sequence[str]]
 """Attribute words by kind, such as {"colour": ["red"]}."""
 
 
+def article(phrase: str) -> str:
+    """A phrase with "a" or "an" before it."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
 def replaced(prompt: str, own: Words, vocabulary: Words) -> tuple[str, ...]:
     """The subject's words of every kind of which the prompt has another one instead.
 

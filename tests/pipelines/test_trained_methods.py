@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from insitu import world
 from insitu.errors import UserError
 from insitu.evaluation.trained import MEASURES
+from insitu.methods import data_of
 from insitu.params import load
 from insitu.records import Box, Image, ShardWriter
 from insitu.records.engines import (
@@ -30,7 +32,7 @@ from insitu.records.engines import (
 )
 from insitu.registry.package import Package
 from insitu.registry.store import Store
-from pipelines import _methods, _step, _uno, measure, prepare, train
+from pipelines import _methods, _step, _training, _uno, measure, prepare, train
 from tests.methods.test_anyphoto_data import bank_face, group
 from tests.tiny import write_params
 
@@ -164,6 +166,38 @@ def test_held_out_rows_are_asked_for_and_never_learned_from(within: Path) -> Non
         assert not any(
             np.array_equal(example.image, request.image) for example in learned for request in asked
         )
+
+
+OTHERWISE = {
+    "steps": 3, "guidance_scale": 7.0, "rank": 3, "adapters": "unified", "shifted": False,
+    "placed": False, "group": "self", "isolated": False, "modulated": False, "face_weight": 0.5,
+    "replacement": 0.1, "assign": False, "refine": False, "beta": 0.9, "main": "none", "tokens": 3,
+    "fuse": "off", "paste": False, "feed_forward": True, "acting": "all", "passes": "each",
+    "first_stage": 0.2, "identity_rank": 3, "inpaint_rank": 3, "frequencies": 3, "depth": 1,
+}  # fmt: skip
+"""Settings that are said to decide nothing of what is encoded, each with another value."""
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_settings_that_are_not_named_decide_nothing_of_what_is_encoded(
+    name: str, within: Path
+) -> None:
+    params = load(within / "params.yaml")
+    settings, _ = params.learned(name)
+    own = {k: v for k, v in OTHERWISE.items() if k in settings and k not in data_of(name).ENCODED}
+    own |= {"assign": True} if "main" in own else {}  # something of lar_gen has to learn
+    group = getattr(params, name).model_copy(update=own)
+    other = params.model_copy(update={name: group})
+    assert own and _methods.facts(other, name) == _methods.facts(params, name)
+    backbone = _training.load(params, name)
+    told = []
+    for each in (params, other):
+        method = _methods.method(each, name)
+        examples = list(_methods.examples(each, name))
+        assert [e.prompt for e in examples] == [e.prompt for e in _methods.examples(params, name)]
+        told.append(method.condition(backbone, examples))
+    assert all(torch.equal(told[0][key], told[1][key]) for key in told[0])
+    assert told[0].keys() == told[1].keys()
 
 
 def test_data_without_held_out_rows_are_refused(within: Path) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
+from safetensors.torch import load_file
 
 from insitu.backbones.loading import base_digest
 from insitu.errors import UserError
 from insitu.methods import find
 from insitu.params import Checkpoint
 from insitu.registry.package import Base
+from insitu.training import start
 from insitu.training.checkpoint_io import SafetensorsIO
 from insitu.training.recipe import Devices, Watch
 from insitu.training.tune import Setup, Source, Subject, input_digest, tune
@@ -87,6 +89,50 @@ def test_what_decides_an_adapter_is_in_its_digest_and_nothing_else(
         input_digest(source, replace(setup, precision={"dtype": "float32", "quantize": "nf4"})),
     ]
     assert len({known, *others}) == 5
+
+
+def test_a_training_starts_from_another_adapter(base: str, encoded: Path, tmp_path: Path) -> None:
+    """With a rate near 0 it ends where it started, and the card names what that was."""
+    source, setup = make(base, encoded)
+    first = tune(source, tmp_path / "first", setup, root=tmp_path / "a")
+    found = start.require(first.folder, "dreammix", setup.base.weights_digest)
+    still = replace(RECIPE, steps=2, optimizer=replace(RECIPE.optimizer, lr=1e-12), seed=9)
+    again = replace(setup, start=found, recipe=still)
+    second = tune(source, tmp_path / "second", again, root=tmp_path / "a")
+    assert input_digest(source, again) != input_digest(source, replace(again, start=None))
+    assert second.card.settings["start"] == first.digest
+    weights, other = load_file(first.weights), load_file(second.weights)
+    assert all(torch.allclose(weights[name], other[name], atol=1e-7) for name in weights)
+
+
+def test_an_adapter_with_fewer_parts_starts_with_those(base: str) -> None:
+    backbone = load(base)
+    METHOD.attach(backbone)
+    whole = {name: torch.ones_like(value) for name, value in METHOD.state(backbone).items()}
+    METHOD.detach(backbone)
+    part = find("dreammix", SETTINGS | {"targets": ["to_k"]})
+    part.attach(backbone)
+    try:
+        start.begin(part, backbone, whole)
+        assert all((value == 1).all() for value in part.state(backbone).values())
+        with pytest.raises(UserError, match="None of them is a part"):
+            start.begin(part, backbone, {"unet.elsewhere": torch.ones(1)})
+        wrong = {name: value[:1] for name, value in whole.items()}
+        with pytest.raises(UserError, match="same ranks"):
+            start.begin(part, backbone, wrong)
+    finally:
+        part.detach(backbone)
+
+
+def test_a_start_of_another_method_or_base_is_refused(
+    base: str, encoded: Path, tmp_path: Path
+) -> None:
+    source, setup = make(base, encoded)
+    found = tune(source, tmp_path / "found", setup, root=tmp_path / "a")
+    with pytest.raises(UserError, match="adapter of dreammix"):
+        start.require(found.folder, "eligen", setup.base.weights_digest)
+    with pytest.raises(UserError, match="base"):
+        start.require(found.folder, "dreammix", "0" * 64)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageOps
 
-from insitu.edits import Words
+from insitu.edits import Words, article
 from insitu.evaluation.comparison import Comparison, compare
 from insitu.evaluation.metrics import Case, Entity, Image, Metric
 from insitu.randomness import rng_for
@@ -121,9 +121,10 @@ def recoloured(words: str, vocabulary: Words, rng: np.random.Generator) -> tuple
             if old in known:
                 new = str(rng.choice([word for word in known if word != old]))
                 said = [new if word == old else word for word in words.split()]
+                edited = " ".join(said)
                 if said[0] in ("a", "an"):
-                    said[0] = "an" if said[1][0] in "aeiou" else "a"
-                return " ".join(said), old
+                    edited = article(" ".join(said[1:]))
+                return edited, old
     return None
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Told",
     "data_of",
     "find",
+    "loaded",
     "pinned",
 ]
 
@@ -81,8 +82,16 @@ class Method(Protocol):
         """The adapter's weights by their published names; on several devices all ask together."""
         ...
 
+    def fill(self, backbone: Any, state: Mapping[str, Tensor]) -> None:
+        """Give what was attached these weights, which then learns as before.
+
+        Raises:
+            UserError: a name is missing or unknown, or a shape is another.
+        """
+        ...
+
     def load(self, backbone: Any, state: Mapping[str, Tensor]) -> None:
-        """Attach and fill from `state`. Raises UserError for a missing or unknown name."""
+        """Attach, fill and freeze; where `fill` refuses, nothing stays attached."""
         ...
 
     def condition(self, backbone: Any, examples: Sequence[Example]) -> Told:
@@ -112,10 +121,13 @@ class Data(Protocol):
     Attributes:
         SETS: record types by the name of the data set that they are read from.
         LEARN: the pool of what is learned from.
+        ENCODED: names of the settings that decide what examples and `condition` say; with others
+            changed, what was encoded is good still.
     """
 
     SETS: Mapping[str, type[Record]]
     LEARN: str
+    ENCODED: Sequence[str]
 
     def examples(
         self, rows: Mapping[str, Iterable[Any]], settings: Any, *, size: int, seed: int
@@ -154,6 +166,16 @@ def pinned(name: str, settings: Mapping[str, Any], models: Models) -> dict[str, 
         checkpoint: Checkpoint = getattr(models, key)
         found[key] = checkpoint.model_dump() | {"digest": base_digest(checkpoint)}
     return found
+
+
+def loaded(method: Method, backbone: Any, state: Mapping[str, Tensor]) -> None:
+    """`load` of most methods: attached and filled, or neither."""
+    method.attach(backbone)
+    try:
+        method.fill(backbone, state)
+    except UserError:
+        method.detach(backbone)
+        raise
 
 
 def find(name: str, settings: Mapping[str, Any]) -> Method:

@@ -31,6 +31,7 @@ class EliGen(Settings):
         description="Where a photo's background enters: before_cfg (the paper's), after_cfg (it"
         " ends at the photo), off (it is only pasted back)."
     )
+    paste: bool = Field(description="The photo's pixels come back outside of the masks.")
     image_prompt: Annotated[str, Field(min_length=1)] | None = Field(
         description="Folder of an IP-Adapter for FLUX (ip_adapter.safetensors, image_encoder/),"
         " with which a request may have a picture for its style; null = none."

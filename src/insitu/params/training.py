@@ -139,6 +139,13 @@ class Training(Settings):
         description="Steps between validations on fixed noise and timesteps, and pictures."
     )
     save_every: Annotated[int, Field(ge=1)] = Field(description="Steps between checkpoints.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        description="Of the training alone: first weights, order, noise; null = `seed`."
+    )
+    start: str | None = Field(
+        description="Folder of an adapter package whose weights it starts from, as far as both"
+        " have the same parts; null = from nothing."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

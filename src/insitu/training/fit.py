@@ -7,13 +7,14 @@ and ends with the very weights that an uninterrupted run has on the same machine
 import contextlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.loggers.logger import Logger
 from safetensors.torch import save_file
+from torch import Tensor
 
 from insitu.backbones.precision import require_trainable
 from insitu.errors import UserError
@@ -52,6 +53,7 @@ def fit(
     logger: Logger | None = None,
     score: Score | None = None,
     show: bool = False,
+    start: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Train, and leave weights, curve and pictures in the work folder. The base is left as it was.
 
@@ -61,6 +63,7 @@ def fit(
         requests: painted at every validation and at the end.
         score: of what is painted at validations; the first process alone calls it.
         show: tell how far it is.
+        start: weights to start from, as far as the adapter has such parts.
 
     Raises:
         UserError: the base is offloaded, there is too little memory, a batch cannot be shared out,
@@ -87,7 +90,9 @@ def fit(
         )  # fmt: skip
     if devices.recompute:
         backbone.denoiser.enable_gradient_checkpointing()
-    module = Training(method, backbone, recipe, batches=batches, validation=validation)
+    module = Training(
+        method, backbone, recipe, batches=batches, validation=validation, start=start
+    )  # fmt: skip
     try:
         pictures = Pictures(
             lambda: method.paint(backbone, requests), requests, work / "pictures", score

@@ -34,6 +34,7 @@ class Job:
         tracking_uri, run: where the first process logs; None = nowhere.
         benchmark: a saved `Benchmark`, by which the first process scores pictures; None = off.
         threads: of each process on a CPU; None = as torch has it.
+        start: the file of the weights that it starts from; None = from nothing.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Job:
     run: tuple[str, str] | None = None
     benchmark: str | None = None
     threads: int | None = None
+    start: str | None = None
 
     def write(self, path: Path) -> None:
         replace_text(path, json.dumps(asdict(self), indent=2) + "\n")
@@ -90,6 +92,7 @@ def _work(job: Job) -> None:
 
     import diffusers
     import transformers
+    from safetensors.torch import load_file
 
     from insitu.backbones import bases
     from insitu.backbones.loading import choose_device
@@ -127,7 +130,7 @@ def _work(job: Job) -> None:
         encoded,
         requests.load(work / REQUESTS),
         recipe=job.recipe, devices=job.devices, watch=job.watch, work=work, logger=logger,
-        score=score, show=first,
+        score=score, show=first, start=load_file(job.start) if job.start is not None else None,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The Lightning module of all methods: it knows the four verbs and no paper."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning
@@ -17,6 +17,7 @@ from insitu.methods import Method
 from insitu.training import averages, optimizers
 from insitu.training.data import BANDS, From, Minibatch, Minibatches, Validation
 from insitu.training.recipe import Recipe
+from insitu.training.start import begin
 from insitu.training.times import loss_weights
 
 
@@ -35,12 +36,15 @@ class Training(lightning.LightningModule):
         *,
         batches: Minibatches,
         validation: Validation,
+        start: Mapping[str, Tensor] | None = None,
         workers: int = 0,
     ) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)  # of the adapter's first weights
             self.adapter = method.attach(backbone)
+        if start is not None:
+            begin(method, backbone, start)
         # In a tuple, so that the frozen base is no submodule: it is neither saved nor counted.
         self._frozen = (method, backbone)
         self.recipe, self.batches, self.validation = recipe, batches, validation

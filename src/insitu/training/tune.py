@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from insitu.digest import code_digest, file_digest
 from insitu.files import replace_text, replacing
 from insitu.methods import Method, Request
@@ -73,6 +75,7 @@ class Setup:
         precision: how the base is held, the dtype by name.
         device: auto, cpu or cuda.
         backbone: loads the base, once; not called when other processes train.
+        start: whose weights it starts from; see `start.require`.
     """
 
     method: Method
@@ -86,10 +89,15 @@ class Setup:
     sizes: dict[str, int] = field(default_factory=dict)
     tracking_uri: str | None = None
     threads: int | None = None
+    start: Package | None = None
 
     def behaviour(self) -> dict[str, Any]:
         """All that decides an adapter, apart from its examples and the base."""
-        settings = {"plan": self.recipe.facts(), "method": asdict(self.method.settings)}
+        settings: dict[str, Any] = {
+            "plan": self.recipe.facts(), "method": asdict(self.method.settings)
+        }  # fmt: skip
+        if self.start is not None:
+            settings["start"] = self.start.digest
         return settings | {"precision": self.precision, "sizes": self.sizes}
 
     def facts(self) -> dict[str, Any]:
@@ -153,6 +161,7 @@ def tune(
                 setup.method, setup.backbone(), encoded, source.requests, recipe=setup.recipe,
                 devices=setup.devices, watch=setup.watch, work=work, logger=logger,
                 score=benchmark, show=show,
+                start=load_file(setup.start.weights) if setup.start is not None else None,
             )  # fmt: skip
         else:
             files.save(source.requests, work / REQUESTS)
@@ -190,6 +199,7 @@ def _job(
         work=str(work), tracking_uri=setup.tracking_uri, threads=setup.threads,
         run=(logger.run_name, str(logger.run_id)) if logger is not None else None,
         benchmark=str(work / BENCHMARK) if benchmark is not None else None,
+        start=str(setup.start.weights) if setup.start is not None else None,
     )  # fmt: skip
 
 

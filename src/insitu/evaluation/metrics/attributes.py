@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from insitu.edits import article
 from insitu.errors import UserError
 from insitu.evaluation.metrics.cases import Case, Remembered, missing
 from insitu.evaluation.metrics.regions import Regions, entities
@@ -53,7 +54,7 @@ class AttributeReader:
     def _embed(self, asked: list[tuple[str, str]]) -> list[Tensor]:
         """Text embeddings [V, D] of an attribute's values in a category."""
         texts = [
-            f"{_article(value)} {value} {category}"
+            article(f"{value} {category}")
             for category, name in asked
             for value in self.vocabulary[name]
         ]
@@ -72,10 +73,6 @@ class AttributeReader:
                     f"{', '.join(self.vocabulary.get(name, ())) or ', '.join(self.vocabulary)}.",
                 )
         return attributes
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
 
 
 class AttributeAccuracy:

@@ -14,6 +14,10 @@ from insitu.records.engines import BankFace, Face, Group
 
 SETS = {"groups": Group, "faces": BankFace}
 LEARN = "groups"
+ENCODED = (
+    "faces", "location", "patch", "scale", "box", "variants", "degradations", "degrade", "severity",
+    "face",
+)  # fmt: skip
 Landmarks = tuple[tuple[float, float], ...]
 
 

@@ -15,7 +15,7 @@ from insitu.backbones.branches import Inputs, Layout, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
 from insitu.backbones.pins import Pin
 from insitu.errors import UserError
-from insitu.methods import Accepts, Example, Image, Request, Told
+from insitu.methods import Accepts, Example, Image, Request, Told, loaded
 from insitu.methods.anyphoto.conditions import told_of_faces
 from insitu.methods.anyphoto.curriculum import replacement, variants
 from insitu.methods.anyphoto.faces import Modulation, analyser, embed
@@ -144,12 +144,10 @@ class AnyPhoto:
         return found
 
     def load(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
-        self.attach(backbone)
-        try:
-            adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
-        except UserError:
-            self.detach(backbone)
-            raise
+        loaded(self, backbone, state)
+
+    def fill(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
+        adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
         of_mlp = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
         of_lora = {k: v for k, v in state.items() if not k.startswith(PREFIX)}
         adapters.fill(backbone.transformer, ADAPTER, of_lora, prefix=LORA)

@@ -116,6 +116,10 @@ class DreamMix:
         )  # fmt: skip
         adapters.switch(backbone.unet, name, "frozen", weight=weight)
 
+    def fill(self, backbone: InpaintBackbone, state: Mapping[str, Tensor]) -> None:
+        adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
+        adapters.fill(backbone.unet, ADAPTER, state, prefix=PREFIX)
+
     def _lora(self) -> LoraConfig:
         own = self.settings
         return LoraConfig(r=own.rank, lora_alpha=own.rank, target_modules=list(own.targets))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SETS: Mapping[str, type[Record]] = {"entities": EntityPicture}
 LEARN = "entities"
 """The pool of what is learned from."""
+ENCODED = ("most",)
 POOLS = {"train": LEARN, "validation": VALIDATION}
 
 

@@ -41,6 +41,7 @@ class Settings:
         guidance_scale: classifier-free guidance of two passes; 1 = one pass.
         guidance: embedded guidance of sampling.
         fuse: where the photo's background enters the velocity (eq. 14-19).
+        paste: the photo's own pixels come back outside of the masks.
         image_prompt: the folder of an IP-Adapter, which lets requests have a style; None = none.
         image_prompt_scale: of what it adds.
     """
@@ -53,6 +54,7 @@ class Settings:
     guidance_scale: float
     guidance: float
     fuse: Literal["before_cfg", "after_cfg", "off"]
+    paste: bool
     image_prompt: str | None
     image_prompt_scale: float
 
@@ -96,6 +98,10 @@ class EliGen:
             backbone.transformer, self._lora(), ADAPTER, state, prefix=PREFIX,
             base=backbone.checkpoint.path,
         )  # fmt: skip
+
+    def fill(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
+        adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
+        adapters.fill(backbone.transformer, ADAPTER, state, prefix=PREFIX)
 
     def _lora(self) -> LoraConfig:
         rank, more = self.settings.rank, FEED_FORWARD if self.settings.feed_forward else ""

@@ -114,7 +114,8 @@ def paint(
         z = latents(backbone, some, settings, height, width, prompt if styled else None)
         for k, request, picture in zip(which, some, backbone.pictures(z), strict=True):
             own = scaled(picture, *request.image.shape[:2])
-            pictures[k] = own if background == "free" else _pasted(own, request)
+            whole = background == "free" or not settings.paste
+            pictures[k] = own if whole else _pasted(own, request)
     return [pictures[k] for k in range(len(requests))]
 
 

@@ -14,6 +14,7 @@ from insitu.records.engines import Reference as BankReference
 
 SETS = {"boundid": BoundId}
 LEARN = "boundid"
+ENCODED = ("most", "reference_size", "fill", "category")
 CONTEXT = 0.2
 """How much longer the square of a reference is than the box that it is seen in, as a share."""
 

@@ -13,8 +13,7 @@ from insitu.backbones import adapters
 from insitu.backbones.branches import Cache, Inputs, Layout, of_conditions
 from insitu.backbones.flux import FluxBackbone, Text, pack, unpack
 from insitu.backbones.zoom import middle
-from insitu.errors import UserError
-from insitu.methods import Accepts, Example, Image, Request, Told
+from insitu.methods import Accepts, Example, Image, Request, Told, loaded
 from insitu.methods.inpaint_anywhere.layout import IDENTITY, INPAINT, Group, layout
 from insitu.methods.inpaint_anywhere.painting import (
     batches,
@@ -117,12 +116,10 @@ class InpaintAnywhere:
         return found
 
     def load(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
-        self.attach(backbone)
-        try:
-            adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
-        except UserError:
-            self.detach(backbone)
-            raise
+        loaded(self, backbone, state)
+
+    def fill(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
+        adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
         for name, _ in self._ranks():
             adapters.fill(backbone.transformer, name, _under(state, name), prefix="")
         if self.settings.placed:

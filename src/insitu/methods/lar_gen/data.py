@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from insitu.backbones.zoom import Window, box_mask, require_box
+from insitu.edits import article
 from insitu.methods import VALIDATION, Example, Image, Placement, Request
 from insitu.methods.lar_gen.networks import Settings
 from insitu.randomness import rng_for
@@ -14,6 +15,7 @@ from insitu.records.engines import Quadruple
 
 SETS: Mapping[str, type[Record]] = {"quadruples": Quadruple}
 LEARN = "quadruples"
+ENCODED = ("captions", "mask_shape", "subject_size", "context", "clip")
 POOLS = {"train": LEARN, "validation": VALIDATION}
 
 
@@ -53,7 +55,7 @@ def requests(
         yield Request(
             image=row.image.array(),
             placements=(Placement(box_xyxy01=fitted(row.box.xyxy01, subject), reference=subject),),
-            prompt=_named(other) if settings.captions == "tag" else other.text,
+            prompt=article(other.tag) if settings.captions == "tag" else other.text,
             seed=seed + number,
         )
 
@@ -84,12 +86,8 @@ def fitted(
 
 def _text(row: Quadruple, settings: Settings) -> str:
     if settings.captions == "tag":
-        return _named(row)
+        return article(row.tag)
     return row.text if settings.captions == "regional" else row.global_text
-
-
-def _named(row: Quadruple) -> str:
-    return f"{'an' if row.tag[0] in 'aeiou' else 'a'} {row.tag}"
 
 
 def _mask(row: Quadruple, image: Image, instance: Image, settings: Settings, seed: int) -> Image:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from insitu.backbones import adapters
 from insitu.backbones.unet import InpaintBackbone, Text
 from insitu.backbones.unet.beside import Beside
-from insitu.errors import UserError
-from insitu.methods import Accepts, Example, Image, Request, Told
+from insitu.methods import Accepts, Example, Image, Request, Told, loaded
 from insitu.methods.lar_gen import networks
 from insitu.methods.lar_gen.networks import Settings
 from insitu.methods.lar_gen.painting import paint, subject_square
@@ -59,17 +58,15 @@ class LarGen:
         return {k: v for k, v in found.items() if not _within(k)}
 
     def load(self, backbone: InpaintBackbone, state: Mapping[str, Tensor]) -> None:
-        self.attach(backbone)
-        try:
-            adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
-        except UserError:
-            self.detach(backbone)
-            raise
+        loaded(self, backbone, state)
+        backbone.unet.requires_grad_(False)
+
+    def fill(self, backbone: InpaintBackbone, state: Mapping[str, Tensor]) -> None:
+        adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
         for name, part in self._learned(backbone).items():
             prefix = f"{name}."
             own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             part.load_state_dict(own, strict=False)
-        backbone.unet.requires_grad_(False)
 
     def condition(self, backbone: InpaintBackbone, examples: Sequence[Example]) -> Told:
         """Clean latents, mask, latents of the holed picture; of the subject CLIP's patch features

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from insitu.backbones.zoom import closer, resized
+from insitu.edits import article
 from insitu.methods import VALIDATION, Example, Placement, Request
 from insitu.records import Record
 from insitu.records.engines import BoundId
@@ -11,6 +12,7 @@ from insitu.requests import EVERYWHERE
 
 SETS: Mapping[str, type[Record]] = {"boundid": BoundId}
 LEARN = "boundid"
+ENCODED = ("most", "reference_size")
 CONTEXT = 0.2
 """A reference's square is this much longer than the box of the thing in it."""
 
@@ -45,12 +47,8 @@ def _prompt(row: BoundId) -> str:
     """
     words = row.prompt
     for reference in row.references:
-        words = words.replace(reference.description, _article(reference.category), 1)
+        words = words.replace(reference.description, article(reference.category), 1)
     return words
-
-
-def _article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _placements(row: BoundId) -> tuple[Placement, ...]:

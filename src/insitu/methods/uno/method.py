@@ -91,6 +91,10 @@ class Uno:
             base=backbone.checkpoint.path,
         )  # fmt: skip
 
+    def fill(self, backbone: FluxBackbone, state: Mapping[str, Tensor]) -> None:
+        adapters.require_names(self.state(backbone), state, backbone.checkpoint.path)
+        adapters.fill(backbone.transformer, ADAPTER, state, prefix=PREFIX)
+
     def _lora(self, backbone: FluxBackbone) -> LoraConfig:
         rank, targets = self.settings.rank, ATTENTION
         if self.settings.acting == "references":
