@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test dev lint format nano lock clean
+.PHONY: help setup demo claims up test dev lint format nano lock clean
 
 # Which Python makes the environment, and which torch goes in: a local CUDA wheel's path works too.
 PYTHON ?= python3
@@ -20,12 +20,24 @@ export UV_SYSTEM_CERTS := true
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## Make the environment in .venv (the other targets do it when needed)
+set# A process for each core, each with one thread, as the tests.
+claims: export OMP_NUM_THREADS := 1
+claims: $(READY) ## Check the papers' claims and write the report (about two hours; continues)
+	dvc repro boundid quadruples groups entities
+	insitu claims $(ARGS)
+
+up: $(READY) ## Make the environment in .venv (the other targets do it when needed)
 
 demo up: export DAGSTER_HOME := $(CURDIR)/.insitu/dagster
 demo: $(READY) ## Photos in, adapters tuned, measured, registered, promoted and served
 	mkdir -p $$DAGSTER_HOME && cp infra/dagster.yaml $$DAGSTER_HOME/
 	python -m pipelines.demo $(ARGS)
+
+# A process for each core, each with one thread, as the tests.
+claims: export OMP_NUM_THREADS := 1
+claims: $(READY) ## Check the papers' claims and write the report (about two hours; continues)
+	dvc repro boundid quadruples groups entities
+	insitu claims $(ARGS)
 
 up: $(READY) ## Start MLflow and Dagster, until Ctrl-C (ARGS="--port 3001" for Dagster's)
 	mkdir -p $$DAGSTER_HOME && cp infra/dagster.yaml $$DAGSTER_HOME/

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from insitu.methods import VALIDATION, data_of
 from insitu.params import Params
-from insitu.params.training import Training
 from insitu.registry.package import Base
 from pipelines import _methods, _step
 
@@ -43,7 +42,7 @@ def setup(
         sizes=checkpoint.model_dump(exclude=PINS),
         precision=params.learning_base(own),
         device=params.device,
-        recipe=Recipe.of(own.recipe(shares={data_of(name).LEARN: 1.0}, seed=seed(params, own))),
+        recipe=Recipe.of(own.recipe(shares={data_of(name).LEARN: 1.0}, seed=params.seed)),
         devices=Devices(**own.devices.model_dump()),
         watch=Watch(validate=own.validate_every, save=own.save_every),
         backbone=backbone or functools.partial(load, params, name),
@@ -61,11 +60,6 @@ def source(params: Params, name: str, encoded: Path, data: Path = _methods.DATA)
         facts=_methods.facts(params, name, data),
         requests=_methods.requests(params, name, (VALIDATION,), PAINTED),
     )
-
-
-def seed(params: Params, own: Training) -> int:
-    """Of the training, where that has one of its own."""
-    return params.seed if own.seed is None else own.seed
 
 
 def load(params: Params, name: str) -> Any:

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from insitu.backbones.parts import encoder_digests
 from insitu.digest import code_digest
@@ -16,13 +16,8 @@ from insitu.params import Params
 from insitu.records import read
 from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
-from insitu.registry.package import Base
 from insitu.training.encoding import Facts
-from pipelines import _training
-from pipelines._paths import ATTRIBUTES, REGULARIZATION, SUBJECTS
-
-if TYPE_CHECKING:
-    from insitu.training.tune import Setup, Source
+from pipelines._paths import REGULARIZATION, SUBJECTS
 
 CODE = ("backbones", "methods/__init__", "records", "requests")
 """That decides what is encoded, beside the method's own."""
@@ -50,52 +45,6 @@ def rows(name: str, root: Path = Path()) -> Rows:
     """A subject's photos and regularization pictures."""
     photos = list(read(root / SUBJECTS / name, SubjectPhoto))
     return photos, list(read(root / REGULARIZATION / name, RegularPhoto))
-
-
-def setup(params: Params, backbone: Callable[[], Any], uri: str | None = None) -> "Setup":
-    """What is the same for all subjects.
-
-    Args:
-        backbone: loads the base.
-        uri: where runs of several processes are logged.
-    """
-    from insitu.backbones.loading import base_digest
-    from insitu.training import start
-    from insitu.training.recipe import Devices, Recipe, Watch
-    from insitu.training.tune import Setup
-
-    own, checkpoint = params.tune, params.models.inpaint
-    base = Base(**checkpoint.model_dump(), weights_digest=base_digest(checkpoint))
-    shares = {data.SUBJECT: 1 - own.regular_share, data.REGULAR: own.regular_share}
-    return Setup(
-        method=method(params),
-        base=base,
-        precision=params.learning_base(own),
-        device=params.device,
-        recipe=Recipe.of(own.recipe(shares=shares, seed=_training.seed(params, own))),
-        devices=Devices(**own.devices.model_dump()),
-        watch=Watch(validate=own.validate_every, save=own.save_every),
-        backbone=backbone,
-        tracking_uri=uri,
-        start=start.require(own.start, own.method, base.weights_digest) if own.start else None,
-    )
-
-
-def source(params: Params, name: str, rows: Rows, encoded: Path, root: Path = Path()) -> "Source":
-    """What a subject's adapter learns from, as it was encoded."""
-    from insitu.training.tune import Source, Subject
-
-    return Source(
-        subject=Subject(
-            name=name,
-            class_word=rows[0][0].class_word,
-            identifier=identifier(params, rows[0]),
-            attributes=json.loads((root / ATTRIBUTES).read_text())[name],
-        ),
-        encoded=encoded,
-        facts=facts(params, rows),
-        requests=requests(rows[0], params),
-    )
 
 
 def method(params: Params) -> Method:

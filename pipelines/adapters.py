@@ -24,7 +24,7 @@ from insitu.errors import UserError
 from insitu.files import replace_text
 from insitu.params import Params
 from insitu.registry.package import RUN, Package
-from pipelines import _fleet, _step, _tuning
+from pipelines import _fleet, _step, _subjects, _tuning
 from pipelines._paths import ADAPTERS, ENCODED, MANIFEST
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class _Bench:
 
         self.params = params
         self.device = choose_device(params.device)
-        self.setup = _tuning.setup(
+        self.setup = _subjects.setup(
             params, functools.lru_cache(maxsize=1)(self._load), params.registry.tracking_uri
         )
 
@@ -142,7 +142,7 @@ class _Bench:
         print(f"{name}: {package.digest[:12]}, {package.run()['seconds']:.0f} s", flush=True)
 
     def _source(self, name: str) -> "Source":
-        return _tuning.source(
+        return _subjects.source(
             self.params, name, _tuning.rows(name), ENCODED / "subjects" / name
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ def test_every_stage_is_an_asset_and_nothing_else_but_the_partitions() -> None:
     everything = defs.resolve_job_def("everything")
     assert {key.to_user_string() for key in everything.asset_layer.selected_asset_keys} == ASSETS
     demo = defs.resolve_job_def("demo").asset_layer.selected_asset_keys
-    later = ("prepare", "train", "measure", "variants")
+    later = ("prepare", "train", "measure", "variants", "claims")
     slow = {asset for asset in ASSETS if asset.split("/")[0] in later}
     assert {key.to_user_string() for key in demo} == ASSETS - slow
 
@@ -57,6 +57,8 @@ def test_assets_wait_for_what_their_stages_read() -> None:
     assert parents("prepare/anyphoto") == {"groups"}
     assert parents("train/eligen") == {"entities", "prepare/eligen"}
     assert parents("variants/dreammix") == {"subjects", "adapters"}
+    engines = {"boundid", "candidates", "detections", "entities", "faces", "groups", "quadruples"}
+    assert parents("claims") == engines
     assert parents("measure/inpaint_anywhere") == {"boundid", "train/inpaint_anywhere"}
 
 

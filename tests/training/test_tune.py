@@ -167,3 +167,14 @@ def test_a_work_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
             assert other != folder
     with work_folder("tune", "a" * 64, root=tmp_path) as again:
         assert (again / "half").read_text() == "done"
+
+
+def test_a_training_that_nobody_looks_at_ends_with_the_same_weights(
+    base: str, encoded: Path, tmp_path: Path
+) -> None:
+    source, setup = make(base, encoded)
+    seen = tune(source, tmp_path / "seen", setup, root=tmp_path / "a")
+    unseen = replace(setup, watch=Watch(validate=None, save=2, plan=False))
+    found = tune(source, tmp_path / "unseen", unseen, root=tmp_path / "b")
+    assert found.digest == seen.digest
+    assert (found.folder / "validation.jsonl").read_text() == ""

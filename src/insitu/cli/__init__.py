@@ -9,6 +9,7 @@ from rich.console import Console
 
 from insitu.cli.adapters import registry
 from insitu.cli.checkpoints import fooocus
+from insitu.cli.claims import claims
 from insitu.cli.common import PROBLEMS_FOUND, SETTINGS, Group, ParamsFile
 from insitu.cli.data_sets import data
 from insitu.cli.painting import export, place, serve
@@ -93,5 +94,5 @@ def mlflow(
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-for command in (serve, place, export, fooocus):
+for command in (serve, place, export, fooocus, claims):
     app.command()(command)

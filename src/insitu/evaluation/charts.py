@@ -35,7 +35,7 @@ def funnel(steps: Sequence[tuple[str, int]]) -> Image:
     axes.set_xlim(0, whole * 1.45)
     axes.axis("off")
     canvas.subplots_adjust(left=0.25, right=0.99, top=0.98, bottom=0.02)
-    return _pixels(canvas)
+    return pixels(canvas)
 
 
 def trade(filters: dict[str, tuple[Cases, Quality]]) -> Image:
@@ -66,10 +66,10 @@ def trade(filters: dict[str, tuple[Cases, Quality]]) -> Image:
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     canvas.tight_layout()
-    return _pixels(canvas)
+    return pixels(canvas)
 
 
-def _pixels(canvas: Canvas) -> Image:
+def pixels(canvas: Canvas) -> Image:
     agg = FigureCanvasAgg(canvas)
     agg.draw()
     return np.ascontiguousarray(np.asarray(agg.buffer_rgba())[..., :3])

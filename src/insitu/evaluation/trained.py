@@ -1,5 +1,6 @@
 """A trained method against its untrained self: the same requests and seeds, its own measure."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor
 
 from insitu import world
+from insitu.errors import UserError
 from insitu.evaluation.comparison import compare
 from insitu.evaluation.findings import Finding
 from insitu.evaluation.metrics import Case, Entity, Image, Metric, Photo, Scores
-from insitu.evaluation.metrics.edges import BackgroundChange
+from insitu.evaluation.metrics.attributes import AttributeAccuracy, AttributeReader
+from insitu.evaluation.metrics.edges import BackgroundChange, SeamVisibility
 from insitu.evaluation.metrics.entities import (
     BoxIoU,
     EntityFinder,
@@ -20,8 +23,9 @@ from insitu.evaluation.metrics.entities import (
     EntityRecall,
     FoundLikeness,
     LocationError,
+    MaskIoU,
 )
-from insitu.evaluation.metrics.faces import FaceFound, FaceLikeness, FaceReader
+from insitu.evaluation.metrics.faces import FaceCopyPaste, FaceFound, FaceLikeness, FaceReader
 from insitu.evaluation.metrics.regions import (
     PictureText,
     RegionIdentity,
@@ -34,6 +38,7 @@ from insitu.perception.clip import ClipScorer
 from insitu.perception.detector import ZeroShotDetector
 from insitu.perception.dino import IdentityEncoder
 from insitu.perception.face_finder import FaceFinder
+from insitu.perception.segmenter import GrabCut
 from insitu.randomness import rng_for
 
 WAYS = ("trained", "untrained")
@@ -59,12 +64,25 @@ class Eyes:
     faces: FaceFinder
     present: float
 
+    @functools.cached_property
+    def reader(self) -> FaceReader:
+        """Of faces, for all face metrics."""
+        return FaceReader(self.faces, overlap=AROUND)
+
     def metrics(self, method: str) -> list[Metric]:
-        """Those of a method that share what they ask the models."""
+        """Those of a method."""
+        return self.named(MEASURES[method])
+
+    def named(self, names: Sequence[str]) -> list[Metric]:
+        """Metrics that share what they ask the models.
+
+        Raises:
+            UserError: there is no metric of a name.
+        """
         seen = Regions(self.clip, size=self.clip.model.config.vision_config.image_size)
         known = Regions(self.dino, size=self.dino.model.config.image_size)
         finder = EntityFinder(self.detector, threshold=self.present)
-        reader = FaceReader(self.faces, overlap=AROUND)
+        reader = self.reader
         every: list[Metric] = [
             RegionIdentity(known),
             RegionLikeness("dino", known),
@@ -72,6 +90,8 @@ class Eyes:
             EntityRecall(finder, name="found"),
             BackgroundChange("mean"),
             FaceLikeness(reader, "reference"),
+            FaceLikeness(reader, "truth"),
+            FaceCopyPaste(reader),
             FaceFound(reader),
             FoundLikeness(finder, known),
             PictureText(self.clip),
@@ -79,10 +99,20 @@ class Eyes:
             EntityRecall(finder),
             LocationError(finder),
             BoxIoU(finder),
+            MaskIoU(finder, GrabCut()),
             RegionText(self.clip, seen),
+            AttributeAccuracy(AttributeReader(self.clip, seen, {"colour": list(world.COLOURS)})),
+            SeamVisibility(),
         ]
         by_name = {metric.scale.name: metric for metric in every}
-        return [by_name[name] for name in MEASURES[method]]
+        unknown = [name for name in names if name not in by_name]
+        if unknown:
+            raise UserError(
+                f"The metric {unknown[0]!r} was asked for.",
+                "There is no such metric.",
+                f"Use one of: {', '.join(sorted(by_name))}.",
+            )
+        return [by_name[name] for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)

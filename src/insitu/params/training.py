@@ -174,12 +174,13 @@ class Training(Settings):
         return self
 
     def recipe(self, *, shares: dict[str, float], seed: int) -> dict[str, Any]:
-        """What decides the weights, as plain values by name."""
+        """What decides the weights, as plain values by name; `seed` where it has none itself."""
         names = ("steps", "batch", "clip", "average", "min_snr", "drop", "times")
         own = self.model_dump(include=set(names))
         schedule = self.schedule.model_dump()
         return own | {
-            "schedule": schedule.pop("name"), **schedule, "shares": shares, "seed": seed,
+            "schedule": schedule.pop("name"), **schedule, "shares": shares,
+            "seed": seed if self.seed is None else self.seed,
             "optimizer": self.optimizer.model_dump(),
             "stages": [stage.model_dump() for stage in self.stages],
         }  # fmt: skip

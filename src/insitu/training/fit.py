@@ -83,7 +83,7 @@ def fit(
     )
     size = recipe.batch // (share.ranks * share.accumulate)
     validation = Validation(encoded, size=size, seed=recipe.seed, share=share)
-    if int(os.environ.get("RANK", 0)) == 0:
+    if watch.plan and int(os.environ.get("RANK", 0)) == 0:
         require_room(
             method, backbone, sorted(set(encoded.buckets)), recipe=recipe, devices=devices,
             pictures=len(requests), force=devices.force,
@@ -114,6 +114,7 @@ def fit(
             state, painted = method.state(backbone), method.paint(backbone, requests)
         if trainer.is_global_zero:
             save_file(state, work / ADAPTER)
+            (work / CURVE).touch()  # empty where nothing was validated
             side_by_side(painted).save(work / PREVIEW)
     finally:
         method.detach(backbone)
@@ -148,7 +149,7 @@ def _trainer(
         pictures,
         Curve(work / CURVE, pictures),
         meter,
-        Checkpoints(work / LAST, every=watch.save, validate=watch.validate),
+        Checkpoints(work / LAST, every=watch.save, validate=watch.validate or recipe.steps + 1),
     ]  # fmt: skip
     if recipe.average is not None:
         callbacks.insert(2, Averaged(backbone.denoiser))  # ends before anything is saved
@@ -159,8 +160,10 @@ def _trainer(
         devices=devices.count, num_nodes=devices.nodes, strategy=strategy(devices, recipe),
         accumulate_grad_batches=devices.accumulate, use_distributed_sampler=False,
         logger=logger or False, callbacks=callbacks, plugins=[SafetensorsIO()],
-        val_check_interval=watch.validate * devices.accumulate, check_val_every_n_epoch=None,
-        num_sanity_val_steps=-1, enable_progress_bar=False, enable_model_summary=False,
+        val_check_interval=(watch.validate or 1) * devices.accumulate,
+        check_val_every_n_epoch=None, limit_val_batches=None if watch.validate else 0,
+        num_sanity_val_steps=-1 if watch.validate else 0,
+        enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False,
         log_every_n_steps=watch.log,
     )  # fmt: skip

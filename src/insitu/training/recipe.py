@@ -138,11 +138,13 @@ class Watch:
     """How often it is looked at and kept, in steps.
 
     Attributes:
-        validate: validation losses and pictures.
+        validate: validation losses and pictures; None = never, for short trainings like others.
         save: checkpoints.
         log: losses, norms and speed.
+        plan: memory is planned before the first step, and what does not fit is refused.
     """
 
-    validate: int
+    validate: int | None
     save: int
     log: int = 10
+    plan: bool = True
