@@ -1,6 +1,7 @@
 """Checks beside the data: is what a step made good enough to go on with."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -29,3 +30,24 @@ def tuned_beats_untuned(root: Path) -> dg.AssetChecksDefinition:
         )
 
     return tuned_beats_untuned
+
+
+def claims_were_registered_before(root: Path) -> dg.AssetChecksDefinition:
+    """What is registered after the results proves nothing."""
+
+    @dg.asset_check(
+        asset="claims",
+        description="claims.yaml was committed as it was used, before its results were made.",
+    )
+    def claims_were_registered_before() -> dg.AssetCheckResult:
+        made = json.loads((root / "docs" / "claims.json").read_text())["made"]
+        commit, _, committed = (made["claims_commit"] or "").partition(" ")
+        before = bool(committed) and datetime.fromisoformat(committed) < datetime.fromisoformat(
+            made["date"]
+        )
+        return dg.AssetCheckResult(
+            passed=before,
+            metadata={"commit": commit or "none", "committed": committed, "made": made["date"]},
+        )
+
+    return claims_were_registered_before

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration import dvc_assets, subjects
-from orchestration.checks import tuned_beats_untuned
+from orchestration.checks import claims_were_registered_before, tuned_beats_untuned
 from orchestration.promotion import promotion_job
 from pipelines import _targets
 
@@ -21,7 +21,7 @@ defs = dg.Definitions(
         ),
         subjects.tune_asset(ROOT),
     ],
-    asset_checks=[tuned_beats_untuned(ROOT)],
+    asset_checks=[tuned_beats_untuned(ROOT), claims_were_registered_before(ROOT)],
     jobs=[
         dvc_assets.everything_job(),
         dvc_assets.targets_job(_targets.JOB, _targets.TARGETS),

@@ -25,6 +25,7 @@ from insitu.registry.package import RUN, Package
 from pipelines import _methods, _paths, _step, _subjects, _training, _tuning
 from pipelines._arm_settings import block_of, params_of, start_params
 from pipelines._wanted import (
+    ASKED,
     FACTS,
     PICTURES,
     SUBJECTS,
@@ -266,7 +267,7 @@ def _keep_asked(items: "Sequence[Item]") -> None:
                     "words": [entity.text for entity in item.entities],
                 }
             )  # fmt: skip
-        replace_text(fresh / "asked.json", json.dumps(told, indent=1) + "\n")
+        replace_text(fresh / ASKED, json.dumps(told, indent=1) + "\n")
 
 
 @contextlib.contextmanager

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from insitu.backbones.zoom import box_mask
 from insitu.evaluation import tables
 from insitu.evaluation.claims import overview, page, page_text
 from insitu.evaluation.claims.page import Grid, Output, Shown
 from insitu.evaluation.claims.registered import Grid as Asked
 from insitu.evaluation.claims.registered import Registered
 from insitu.files import replace_text, replacing
-from pipelines._wanted import FACTS, PICTURES, Place, asked_in, replicates
+from pipelines._wanted import ASKED, FACTS, PICTURES, Place, asked_in, replicates
 
 FOLDER = Path("reports/claims")
+GRAY = 128
 OVERVIEW, REPORT = FOLDER / "overview.png", "report.json"
 
 
@@ -56,14 +58,15 @@ def _grid(registered: Registered, method: str, asked: Asked) -> Grid:
     first = places[asked.arms[0]]
     facts = json.loads((first / FACTS).read_text())
     folder = asked_in(facts["items"])
-    told = json.loads((folder / "asked.json").read_text())
+    told = json.loads((folder / ASKED).read_text())
     order = np.argsort(scores[asked.arms[0]], kind="stable")
     if asked.metric in page_text.LOWER:
         order = order[::-1]
     shown = [
         Shown(
             prompt=told[n]["prompt"], words=tuple(told[n]["words"]), keep=told[n]["keep"],
-            photo=_picture(folder / f"{n}.png"), boxes=tuple(tuple(b) for b in told[n]["boxes"]),
+            photo=_given(_picture(folder / f"{n}.png"), told[n]),
+            boxes=tuple(tuple(b) for b in told[n]["boxes"]),
             references=tuple(
                 _picture(folder / f"{n}-{k}.png") for k in range(told[n]["references"])
             ),
@@ -86,6 +89,14 @@ def _grid(registered: Registered, method: str, asked: Asked) -> Grid:
 def _some(order: list[int], worst: int = 6, best: int = 2) -> list[int]:
     """The worst, and at the end the best."""
     return order if len(order) <= worst + best else order[:worst] + order[-best:]
+
+
+def _given(photo: Any, told: dict[str, Any]) -> Any:
+    """What stays of a photo: its places are gray."""
+    places = np.zeros(photo.shape[:2], np.bool_)
+    for box in told["boxes"] if told["keep"] else ():
+        places |= box_mask(tuple(box), photo) > 0
+    return np.where(places[..., None], np.uint8(GRAY), photo)
 
 
 def _picture(path: Path) -> Any:

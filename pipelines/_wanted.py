@@ -9,7 +9,7 @@ from insitu.evaluation.claims.registered import Registered
 WORK = Path(".insitu/claims")
 SUBJECTS = WORK / "subjects"
 """Data of the subjects that are tuned."""
-FACTS, PICTURES = "facts.json", "pictures"
+ASKED, FACTS, PICTURES = "asked.json", "facts.json", "pictures"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from insitu.files import replace_text
 from insitu.params import Params
 from insitu.registry.package import Package
 from pipelines import _fleet, _step, _subject_data
-from pipelines._wanted import SUBJECTS, Place, Wanted, replicates
+from pipelines._wanted import ASKED, FACTS, SUBJECTS, Place, Wanted, asked_in, replicates
 
 QUICK_SEEDS = 2
 
@@ -86,6 +86,9 @@ def main(params: Params, report: _step.Report, asked: Asked) -> None:
         "arms": _adapters(registered, wanted),
         "claims": claims,
         "curves": results.curves(registered, scores) if whole else [],
+        "benchmarks": results.benchmarks(
+            registered, wanted.benchmarks, scores, functools.partial(_groups, registered)
+        ),
     }
     shown: dict[str, str] = {}
     kept = results.FILE if whole and asked.file == registry.FILE else None
@@ -157,6 +160,14 @@ def _scores(
         folder = Place(method=method, arm=arm, replicate=replicate).table(benchmark)
         rows.append(tables.read(folder / tables.NAME)[metric].ravel())
     return np.stack(rows)
+
+
+def _groups(registered: Registered, method: str, arm: str, benchmark: str) -> list[str]:
+    """The group of each request, alike for all trainings."""
+    first = replicates(registered, method, arm)[0]
+    folder = Place(method=method, arm=arm, replicate=first).table(benchmark)
+    digest = json.loads((folder / FACTS).read_text())["items"]
+    return [item["group"] for item in json.loads((asked_in(digest) / ASKED).read_text())]
 
 
 def _adapters(registered: Registered, wanted: Wanted) -> dict[str, Any]:

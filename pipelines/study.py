@@ -21,7 +21,7 @@ from insitu.evaluation.gallery.overlays import PALETTE
 from insitu.params import Params
 from insitu.serving.study import BEST_OVERALL, IDENTITY_AND_PROMPT, Item, Shown, Study, write
 from pipelines import _step
-from pipelines._wanted import FACTS, PICTURES, Place, asked_in, replicates
+from pipelines._wanted import ASKED, FACTS, PICTURES, Place, asked_in, replicates
 
 MOST = 30
 """Items: as many as the papers' questionnaires have."""
@@ -57,7 +57,7 @@ def main(
             )
     digest = json.loads((places[arms[0]] / FACTS).read_text())["items"]
     asked = asked_in(digest)
-    told = json.loads((asked / "asked.json").read_text())[:MOST]
+    told = json.loads((asked / ASKED).read_text())[:MOST]
     items, pictures = [], {}
     for n, one in enumerate(told):
         context = []

@@ -163,6 +163,19 @@ def test_verdicts_and_curves_follow_from_scores() -> None:
     assert "times as many would decide" in results.line(alone)
 
 
+def test_tables_have_every_arm_and_group_that_was_painted() -> None:
+    registered = Registered.model_validate(small())
+    values = np.stack([np.arange(6.0)] * 3)
+    painted = {("eligen", "full"): ["own"], ("eligen", "less"): []}
+    (table,) = results.benchmarks(
+        registered, painted, lambda *_: values, lambda *_: ["a", "a", "b", "b", "b", "c"]
+    )
+    told = {(row["arm"], row["group"]): row for row in table["rows"]}
+    assert set(told) == {("full", ""), ("full", "a"), ("full", "b")}  # one request is no group
+    assert told["full", ""]["means"]["clip_t"]["mean"] == 2.5
+    assert told["full", "b"]["means"]["clip_t"]["mean"] == 3 and told["full", "b"]["requests"] == 3
+
+
 def test_descriptions_that_lack_something_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are: none"):
         sets.load("nothing", tmp_path)

@@ -1,13 +1,16 @@
 """Proves that Dagster, DVC and the docs tell of the same stages, in the same order of work."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from dagster import AssetKey
 
+from orchestration.checks import claims_were_registered_before
 from orchestration.definitions import defs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +63,23 @@ def test_assets_wait_for_what_their_stages_read() -> None:
     engines = {"boundid", "candidates", "detections", "entities", "faces", "groups", "quadruples"}
     assert parents("claims") == engines
     assert parents("measure/inpaint_anywhere") == {"boundid", "train/inpaint_anywhere"}
+
+
+@pytest.mark.parametrize(
+    ("commit", "passed"),
+    [
+        ("0" * 40 + " 2026-01-01T10:00:00+01:00", True),
+        ("0" * 40 + " 2026-01-03T10:00:00+00:00", False),
+        (None, False),
+    ],
+)
+def test_claims_that_were_registered_after_their_results_fail_the_check(
+    commit: str | None, passed: bool, tmp_path: Path
+) -> None:
+    made = {"claims_commit": commit, "date": "2026-01-02T10:00:00+00:00"}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "claims.json").write_text(json.dumps({"made": made}))
+    assert claims_were_registered_before(tmp_path)().passed == passed
 
 
 def test_the_docs_list_the_stages_in_their_order() -> None:

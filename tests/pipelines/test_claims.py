@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from insitu.errors import UserError
 from insitu.evaluation.claims import registered as registry
 from insitu.params import load
-from pipelines import _step, claims
+from insitu.serving.study import read
+from pipelines import _step, claims, study
 from pipelines._wanted import WORK
 from tests.pipelines.test_trained_methods import project
 
@@ -107,6 +108,13 @@ def test_claims_are_checked_kept_and_come_out_the_same_again(
     assert Path("reports/claims/overview.png").is_file()
     report = json.loads(Path("reports/claims/eligen/report.json").read_text())
     assert [claim["id"] for claim in report["claims"]] == ["eligen.training", "eligen.passes"]
+
+    study.main(load(), lambda facts: None, "eligen", "rows", Path("study"), ["full", "untrained"])
+    made = read(Path("study"))
+    assert made.ways == ("full", "untrained") and len(made.items) == 2
+    assert [shown.label for shown in made.items[0].context] == ["where"]
+    with pytest.raises(UserError, match="There is nothing in"):
+        study.main(load(), lambda facts: None, "eligen", "boxes", Path("s"), ["untrained", "full"])
 
     capfd.readouterr()
     before = {path: path.stat().st_mtime_ns for path in WORK.rglob("*") if path.is_file()}

@@ -115,6 +115,7 @@ class Paper:
     charts: tuple[Chart, ...]
     grids: tuple[Grid, ...]
     arms: tuple[Adapters, ...]
+    tables: tuple[Plain, ...]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -221,6 +222,7 @@ def _paper(
             Adapters(number=n, name=name, arm=arm, learned=learned.get(name))
             for n, (name, arm) in enumerate(own.arms.items(), start=1)
         ),
+        tables=tuple(t for t in results.get("benchmarks", ()) if t["method"] == method),
     )  # fmt: skip
 
 
@@ -250,6 +252,7 @@ def _metrics(results: Plain, grids: Sequence[Grid]) -> dict[str, str]:
     used = {test["metric"] for claim in results["claims"] for test in claim["tests"]}
     used |= {metric for curve in results["curves"] for metric in curve["lines"]}
     used |= {grid.metric for grid in grids}
+    used |= {m for t in results.get("benchmarks", ()) for m in t["rows"][0]["means"]}
     return {name: told for name, told in page_text.METRICS.items() if name in used}
 
 

@@ -112,6 +112,41 @@ def curves(registered: Registered, scores: Scores) -> list[Plain]:
     return found
 
 
+def benchmarks(
+    registered: Registered,
+    painted: Mapping[tuple[str, str], Sequence[str]],
+    scores: Scores,
+    groups: Callable[[str, str, str], Sequence[str]],
+) -> list[Plain]:
+    """Every benchmark's table: each arm's means, of all requests and of each group of them.
+
+    Args:
+        painted: by method and arm, the benchmarks.
+        groups: of a method's arm on a benchmark, the group of each request.
+    """
+    found = []
+    for method, own in registered.methods.items():
+        for name, asked in own.benchmarks.items():
+            rows = []
+            for arm in own.arms:
+                if name not in painted.get((method, arm), ()):
+                    continue
+                values = {m: scores(method, arm, name, m) for m in asked.metrics}
+                of = np.array(groups(method, arm, name))
+                kinds = sorted(set(of)) if own.subjects is None and len(set(of)) > 1 else []
+                for kind in ("", *kinds):
+                    these = of == kind if kind else np.ones(len(of), np.bool_)
+                    if these.sum() > 1:
+                        means = {m: _mean(v[:, these], own, registered) for m, v in values.items()}
+                        rows.append(
+                            {"arm": arm, "group": kind, "requests": int(these.sum()),
+                             "means": means}
+                        )  # fmt: skip
+            if rows:
+                found.append({"method": method, "name": name, "of": asked.of, "rows": rows})
+    return found
+
+
 def _mean(values_RK: NDArray[np.float64], own: Replication, registered: Registered) -> Plain:
     zero = np.zeros_like(values_RK)
     found = difference(values_RK, zero, nested=own.subjects is not None)
