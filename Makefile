@@ -20,13 +20,7 @@ export UV_SYSTEM_CERTS := true
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-set# A process for each core, each with one thread, as the tests.
-claims: export OMP_NUM_THREADS := 1
-claims: $(READY) ## Check the papers' claims and write the report (about two hours; continues)
-	dvc repro boundid quadruples groups entities
-	insitu claims $(ARGS)
-
-up: $(READY) ## Make the environment in .venv (the other targets do it when needed)
+setup: $(READY) ## Make the environment in .venv (the other targets do it when needed)
 
 demo up: export DAGSTER_HOME := $(CURDIR)/.insitu/dagster
 demo: $(READY) ## Photos in, adapters tuned, measured, registered, promoted and served
