@@ -118,6 +118,6 @@ def _died(piece: str, status: int) -> UserError:
         f"{piece} was at work in a process of its own.",
         f"The process ended with {end}."
         + (" That often is the kernel's, for want of memory." if end == "SIGKILL" else ""),
-        "Look at its last lines above; the same command continues from the last checkpoint. Lower"
-        " tune.workers if memory ran out.",
+        "Look at its last lines above; the same command continues from the last checkpoint. Have"
+        " fewer workers if memory ran out.",
     )
