@@ -15,7 +15,7 @@ from insitu.params import FluxCheckpoint
 SIZE, WORDS = 32, 16
 SETTINGS = Settings(
     most=3, rank=2, feed_forward=False, training_guidance=1.0, steps=4, guidance_scale=3.0,
-    guidance=3.5, fuse="after_cfg", image_prompt=None, image_prompt_scale=1.0,
+    guidance=3.5, fuse="after_cfg", paste=True, image_prompt=None, image_prompt_scale=1.0,
 )  # fmt: skip
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0)
 

@@ -32,7 +32,7 @@ from insitu.training.optimizers import Optimization
 SIZE, WORDS = 32, 16
 SETTINGS = Settings(
     most=2, rank=2, feed_forward=False, training_guidance=1.0, steps=1, guidance_scale=3.0,
-    guidance=3.5, fuse="after_cfg", image_prompt=None, image_prompt_scale=1.0,
+    guidance=3.5, fuse="after_cfg", paste=True, image_prompt=None, image_prompt_scale=1.0,
 )  # fmt: skip
 
 

@@ -75,6 +75,15 @@ def test_before_guidance_is_the_papers_formula(base: FluxBackbone) -> None:
     torch.testing.assert_close(painted, 3 * z_init - 2 * x_neg, rtol=1e-4, atol=1e-4)
 
 
+def test_without_pasting_what_is_outside_is_what_was_painted(
+    base: FluxBackbone, trained: EliGen
+) -> None:
+    asked, own = request(), replace(SETTINGS, fuse="off")
+    pasted, whole = (EliGen(replace(own, paste=p)).paint(base, [asked])[0] for p in (True, False))
+    changed = (pasted != whole).any(-1)
+    assert changed.any() and (pasted[changed] == asked.image[changed]).all()
+
+
 @pytest.mark.parametrize("fuse", ["before_cfg", "after_cfg", "off"])
 def test_what_is_outside_the_masks_is_the_photo(
     base: FluxBackbone, trained: EliGen, fuse: str
