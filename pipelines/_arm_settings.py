@@ -89,7 +89,7 @@ def encodings(params: Params, registered: Registered, wanted: Wanted) -> list[st
 
 
 def require(params: Params, registered: Registered, wanted: Wanted) -> None:
-    """Refuse, before any work, settings, metrics and benchmarks that there are not.
+    """Refuse, before any work, settings and benchmarks that there are not.
 
     Raises:
         UserError: as told.

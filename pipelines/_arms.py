@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insitu.digest import code_digest
+from insitu.digest import code_digest, file_digest
 from insitu.errors import UserError
 from insitu.evaluation import sets
 from insitu.evaluation.claims.registered import Registered
 from insitu.files import replace_text, replacing
 from insitu.params import Params
 from insitu.randomness import rng_for
+from insitu.records.manifest import MANIFEST
 from insitu.registry.package import RUN, Package
 from pipelines import _methods, _paths, _step, _subjects, _training, _tuning
 from pipelines._arm_settings import block_of, params_of, start_params
@@ -44,9 +45,7 @@ JUDGES = ("evaluation/sets/items", "evaluation/metrics", "perception")
 
 
 class Bench:
-    """What a worker loads once, and what it does piece by piece: `start method`, `rows method/arm`,
-    `arm method/arm/replicate`.
-    """
+    """What a worker loads once, and what it does piece by piece."""
 
     def __init__(self, params: Params, registered: Registered, wanted: "Wanted") -> None:
         _step.calm()
@@ -93,9 +92,10 @@ class Bench:
             return _methods.DATA
         from pipelines import boundid
 
-        told = json.dumps(params.boundid.model_dump(), sort_keys=True)
+        inputs = [file_digest(d / MANIFEST) for d in (_paths.CANDIDATES, _paths.DETECTIONS)]
+        told = json.dumps([params.boundid.model_dump(), inputs], sort_keys=True)
         root = WORK / "data" / hashlib.sha256(told.encode()).hexdigest()[:16]
-        if not (root / "boundid" / "manifest.json").exists():
+        if not (root / "boundid" / MANIFEST).exists():
             root.mkdir(parents=True, exist_ok=True)
             boundid.make(params, root / "boundid")
         return root

@@ -104,6 +104,7 @@ def test_an_arm_changes_what_it_says_and_nothing_else(monkeypatch: pytest.Monkey
 BROKEN: dict[str, tuple[Callable[[Any], Any], str]] = {
     "unknown arm": (lambda m: m["claims"][0]["tests"][0].update(over="none"), "'none'"),
     "unknown benchmark": (lambda m: m["claims"][0]["tests"][0].update(on="none"), "'none'"),
+    "unmeasured": (lambda m: m["claims"][0]["tests"][0].update(metric="dino"), "'dino'"),
     "no effect": (lambda m: m["claims"][0]["tests"][0].pop("effect"), "an effect other than 0"),
     "both": (lambda m: m["claims"][0]["tests"][0].update(margin=0.1), "not both"),
     "like a like": (lambda m: m["arms"].update(third={"like": "seen"}), "has no adapter"),

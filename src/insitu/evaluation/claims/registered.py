@@ -178,6 +178,9 @@ class Replication(Part):
             for test in claim.tests:
                 _known(claim.id, {test.of, test.over}, self.arms)
                 _known(claim.id, {test.on, test.over_on} - {None}, self.benchmarks)
+                for _, name in self.sides(test):
+                    measured = dict.fromkeys((*self.benchmarks[name].metrics, "seconds"))
+                    _known(claim.id, {test.metric}, measured)
         for curve in self.curves:
             _known(curve.title, set(curve.arms.values()), self.arms)
             _known(curve.title, {curve.on} - {None}, self.benchmarks)

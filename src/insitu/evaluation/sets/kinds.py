@@ -38,7 +38,12 @@ def items_of(asked: Description, count: int) -> list[Item]:
     Raises:
         UserError: a folder lacks what the description asks for.
     """
-    make = {"pairs": _pair, "scenes": _scene, "layouts": _layout, "styles": _style}
+    if asked.kind == "scenes":
+        assert asked.scenes is not None and asked.subjects is not None  # of this kind
+        known = subjects(asked.subjects, size=asked.size, seed=asked.seed)
+        rooms = scenes(asked.scenes, size=asked.size, seed=asked.seed)
+        return [_scene(asked, known, rooms, number) for number in range(count)]
+    make = {"pairs": _pair, "layouts": _layout, "styles": _style}
     if asked.kind not in make:
         raise ValueError(f"{asked.kind} come from elsewhere")
     given = subjects(asked.subjects, size=asked.size, seed=asked.seed) if asked.subjects else []
@@ -64,10 +69,10 @@ def _pair(asked: Description, given: Sequence[Subject], number: int) -> Item:
     )  # fmt: skip
 
 
-def _scene(asked: Description, given: Sequence[Subject], number: int) -> Item:
+def _scene(
+    asked: Description, given: Sequence[Subject], rooms: Sequence[Place], number: int
+) -> Item:
     """Every subject in every scene, prompts in turn."""
-    assert asked.scenes is not None  # of this kind
-    rooms = scenes(asked.scenes, size=asked.size, seed=asked.seed)
     room, subject = rooms[number % len(rooms)], given[(number // len(rooms)) % len(given)]
     rng = rng_for("benchmark", "colour", asked.seed, number)
     colour = str(rng.choice([name for name in world.COLOURS if name != subject.colour]))
