@@ -52,7 +52,7 @@ def registered() -> Registered:
     }  # fmt: skip
     tuned = {
         "paper": BETA, "subjects": 4, "arms": {"full": {}, "less": {}},
-        "benchmarks": {"rows": {"of": "rows", "requests": 5, "metrics": ["clip_t"]}},
+        "benchmarks": {"rows": {"of": "rows", "requests": 5, "metrics": ["clip_t", "noise"]}},
         "claims": [
             {"id": "beta.both", "at": "Table 3", "says": "Both are so.", "note": "A note on it.",
              "tests": [
