@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,15 +25,11 @@ from insitu.serving.study import BEST_OVERALL, VOTES
 from insitu.serving.study import votes as stored
 from tests.serving import studies
 
-# Not the synchronous one: its greenlets damage the heap of a process that runs other tests, too.
-playwright = pytest.importorskip("playwright.async_api")
+sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("INSITU_CHROMIUM") or shutil.which("chromium")
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or set INSITU_CHROMIUM"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or set INSITU_CHROMIUM"
+)
 # Chromium looks up addresses of its maker at every start unless told not to.
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 PHONE = {"viewport": {"width": 375, "height": 667}, "device_scale_factor": 2,
@@ -42,18 +38,13 @@ DESK = {"viewport": {"width": 1280, "height": 800}}
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Any]:
+def browser() -> Iterator[Any]:
     # As root, as in a container, Chromium has no sandbox.
     sandbox = () if os.geteuid() else ("--no-sandbox",)
-    async with playwright.async_playwright() as started:
-        browser = await started.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
         yield browser
-        await browser.close()
+        browser.close()
 
 
 class Server:
@@ -107,39 +98,32 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
 class Voter:
     """A page, with everything that it asked for and complained of."""
 
-    @classmethod
-    async def come(cls, browser: Any, server: Server, **device: Any) -> Self:
-        context = await browser.new_context(**device)
-        voter = cls(context, await context.new_page())
-        await voter.page.goto(server.address)
-        await voter.page.wait_for_selector("#start:not([hidden])")
-        return voter
-
-    def __init__(self, context: Any, page: Any) -> None:
-        self.context, self.page = context, page
+    def __init__(self, browser: Any, server: Server, **device: Any) -> None:
+        self.context = browser.new_context(**device)
+        self.page = self.context.new_page()
         self.page.set_default_timeout(20_000)
         self.asked: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(server.address)
+        self.page.wait_for_selector("#start:not([hidden])")
 
-    async def press(self, *keys: str) -> None:
+    def press(self, *keys: str) -> None:
         for key in keys:
-            await self.page.keyboard.press(key)
+            self.page.keyboard.press(key)
 
-    async def sees(self, text: str) -> None:
-        await self.page.wait_for_function(
-            "text => document.body.innerText.includes(text)", arg=text
-        )
+    def sees(self, text: str) -> None:
+        self.page.wait_for_function("text => document.body.innerText.includes(text)", arg=text)
 
-    async def chosen(self) -> list[str]:
+    def chosen(self) -> list[str]:
         """What is marked as chosen, question by question."""
-        return await self.page.locator("[aria-pressed=true]").all_inner_texts()
+        return self.page.locator("[aria-pressed=true]").all_inner_texts()
 
-    async def pixels(self, position: int) -> np.ndarray:
+    def pixels(self, position: int) -> np.ndarray:
         """What an output's picture holds, at its own size."""
-        data = await self.page.evaluate(
+        data = self.page.evaluate(
             """place => {
               const image = document.querySelectorAll("#outputs img")[place];
               const canvas = document.createElement("canvas");
@@ -153,148 +137,147 @@ class Voter:
         side = int((len(data) // 4) ** 0.5)
         return np.array(data, np.uint8).reshape(side, side, 4)[..., :3]
 
-    async def way(self, server: Server, position: int) -> tuple[str, str]:
+    def way(self, server: Server, position: int) -> tuple[str, str]:
         """The item and way that an output's pixels are those of."""
-        await self.page.wait_for_function(
+        self.page.wait_for_function(
             "() => [...document.querySelectorAll('#outputs img')].every(i => i.complete)"
         )
-        seen = await self.pixels(position)
+        seen = self.pixels(position)
         for item in json.loads((server.folder / "study.json").read_text())["items"]:
             for way, file in item["outputs"].items():
                 if np.array_equal(np.asarray(Image.open(server.folder / file)), seen):
                     return item["id"], way
         raise AssertionError("no output has these pixels")
 
-    async def leave(self, server: Server) -> None:
-        await self.context.close()
+    def leave(self, server: Server) -> None:
+        self.context.close()
         assert all(url.startswith((server.address, "data:")) for url in self.asked)
 
 
-async def test_a_voter_with_a_keyboard(browser: Any, server: Server) -> None:
-    voter = await Voter.come(browser, server, **DESK)
+def test_a_voter_with_a_keyboard(browser: Any, server: Server) -> None:
+    voter = Voter(browser, server, **DESK)
     page = voter.page
-    await page.get_by_label("Your name").fill("Ada")
-    await voter.press("Enter")
-    await voter.sees("Comparison 1 of 3")
-    first, second = await voter.way(server, 1), await voter.way(server, 2)
+    page.get_by_label("Your name").fill("Ada")
+    voter.press("Enter")
+    voter.sees("Comparison 1 of 3")
+    first, second = voter.way(server, 1), voter.way(server, 2)
     assert first[0] == second[0]
-    await voter.press("2", "3")  # the second is about the next question
-    await voter.sees("Comparison 2 of 3")
+    voter.press("2", "3")  # the second is about the next question
+    voter.sees("Comparison 2 of 3")
+    expected: list[tuple[str, str, str | None]]
     expected = [(first[0], "identity", first[1]), (first[0], "prompt", second[1])]
     assert server.votes(2) == expected
 
     # No difference; a question by its letter; back, and another choice.
-    item, _ = await voter.way(server, 0)
-    await voter.press("b", "0", "ArrowLeft")
-    await voter.sees("Comparison 1 of 3")
-    assert await voter.chosen() == ["2", "3"]
-    mended = await voter.way(server, 0)
-    await voter.press("1")
-    assert await voter.chosen() == ["1", "3"]
+    item = voter.way(server, 0)[0]
+    voter.press("b", "0", "ArrowLeft")
+    voter.sees("Comparison 1 of 3")
+    assert voter.chosen() == ["2", "3"]
+    mended = voter.way(server, 0)
+    voter.press("1")
+    assert voter.chosen() == ["1", "3"]
     expected += [(item, "prompt", None), (mended[0], "identity", mended[1])]
     assert server.votes(4) == expected
 
     # Loaded again, all is as it was.
-    order = [await voter.way(server, position) for position in range(3)]
-    await page.reload()
-    await voter.sees("Comparison 1 of 3")
-    assert [await voter.way(server, position) for position in range(3)] == order
-    assert await voter.chosen() == ["1", "3"]
+    order = [voter.way(server, position) for position in range(3)]
+    page.reload()
+    voter.sees("Comparison 1 of 3")
+    assert [voter.way(server, position) for position in range(3)] == order
+    assert voter.chosen() == ["1", "3"]
 
-    await voter.press("ArrowRight", "ArrowRight", "ArrowRight")
-    await voter.sees("You answered 3 of 6 questions. 3 are still open.")
-    await page.get_by_role("button", name="Answer the open ones").press("Enter")
-    await voter.sees("Comparison 2 of 3")
-    await voter.press("1")
-    await voter.sees("Comparison 3 of 3")
-    await voter.press("1", "1")
-    await voter.sees("You answered all 6 questions.")
+    voter.press("ArrowRight", "ArrowRight", "ArrowRight")
+    voter.sees("You answered 3 of 6 questions. 3 are still open.")
+    page.get_by_role("button", name="Answer the open ones").press("Enter")
+    voter.sees("Comparison 2 of 3")
+    voter.press("1")
+    voter.sees("Comparison 3 of 3")
+    voter.press("1", "1")
+    voter.sees("You answered all 6 questions.")
     assert len(server.votes(7)) == 7
     votes = stored.read(server.folder / VOTES)
     assert len(stored.latest(votes)) == 6
     assert len({vote.voter for vote in votes}) == 1 and {vote.name for vote in votes} == {"Ada"}
-    assert votes[0].voter not in await page.content() and not voter.complaints
-    assert await page.evaluate("document.cookie") == ""
-    await voter.leave(server)
+    assert votes[0].voter not in page.content() and not voter.complaints
+    assert page.evaluate("document.cookie") == ""
+    voter.leave(server)
 
 
-async def test_a_voter_with_a_phone(browser: Any, server: Server) -> None:
-    voter = await Voter.come(browser, server, **PHONE)
+def test_a_voter_with_a_phone(browser: Any, server: Server) -> None:
+    voter = Voter(browser, server, **PHONE)
     page = voter.page
-    await page.get_by_role("button", name="Start").tap()
+    page.get_by_role("button", name="Start").tap()
     expected = []
     for number in range(3):
-        await voter.sees(f"Comparison {number + 1} of 3")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= 375
-        for button in await page.locator("#vote button:visible").all():
-            box = await button.bounding_box()
-            assert box["height"] >= 44 and box["width"] >= 44, await button.inner_text()
-        item, way = await voter.way(server, number)
+        voter.sees(f"Comparison {number + 1} of 3")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        for button in page.locator("#vote button:visible").all():
+            box = button.bounding_box()
+            assert box["height"] >= 44 and box["width"] >= 44, button.inner_text()
+        item, way = voter.way(server, number)
         questions = page.locator("fieldset")
-        await questions.nth(0).get_by_role("button", name=f"Picture {number + 1}").tap()
-        await questions.nth(1).get_by_role("button", name="No difference").tap()
+        questions.nth(0).get_by_role("button", name=f"Picture {number + 1}").tap()
+        questions.nth(1).get_by_role("button", name="No difference").tap()
         expected += [(item, "identity", way), (item, "prompt", None)]
-    await voter.sees("You answered all 6 questions.")
+    voter.sees("You answered all 6 questions.")
     assert server.votes(6) == expected and not voter.complaints
-    await voter.leave(server)
+    voter.leave(server)
 
 
-async def test_pictures_are_enlarged_in_whole_pixels(browser: Any, server: Server) -> None:
-    voter = await Voter.come(browser, server, **PHONE)
+def test_pictures_are_enlarged_in_whole_pixels(browser: Any, server: Server) -> None:
+    voter = Voter(browser, server, **PHONE)
     page = voter.page
-    await page.get_by_role("button", name="Start").tap()
-    await page.get_by_role("button", name="Enlarge: Picture 2").tap()
+    page.get_by_role("button", name="Start").tap()
+    page.get_by_role("button", name="Enlarge: Picture 2").tap()
     image, caption = page.locator("#stage img"), page.locator("#caption")
-    await playwright.expect(image).to_be_visible()
-    box = await image.bounding_box()
+    sync_api.expect(image).to_be_visible()
+    box = image.bounding_box()
     assert box["width"] > 300 and box["width"] * 2 % 64 == 0
-    assert await image.evaluate("i => getComputedStyle(i).imageRendering") == "pixelated"
-    await playwright.expect(caption).to_have_text("Picture 2")
-    await voter.press("1")
-    await playwright.expect(caption).to_have_text("Picture 1")
-    await voter.press("ArrowLeft")
-    await playwright.expect(caption).to_have_text("reference 2")
-    await image.tap()
-    await playwright.expect(image).not_to_be_visible()
-    await voter.press("z")
-    await playwright.expect(caption).to_have_text("Picture 2")  # whose button has the focus
-    await voter.press("Escape")
-    await playwright.expect(image).not_to_be_visible()
+    assert image.evaluate("i => getComputedStyle(i).imageRendering") == "pixelated"
+    sync_api.expect(caption).to_have_text("Picture 2")
+    voter.press("1")
+    sync_api.expect(caption).to_have_text("Picture 1")
+    voter.press("ArrowLeft")
+    sync_api.expect(caption).to_have_text("reference 2")
+    image.tap()
+    sync_api.expect(image).not_to_be_visible()
+    voter.press("z")
+    sync_api.expect(caption).to_have_text("Picture 2")  # whose button has the focus
+    voter.press("Escape")
+    sync_api.expect(image).not_to_be_visible()
     assert server.votes(0) == []
-    await voter.leave(server)
+    voter.leave(server)
 
 
-async def test_focus_is_seen(browser: Any, server: Server) -> None:
-    voter = await Voter.come(browser, server, **DESK)
-    await voter.page.get_by_label("Your name").press("Enter")
-    await voter.sees("Comparison 1 of 3")
+def test_focus_is_seen(browser: Any, server: Server) -> None:
+    voter = Voter(browser, server, **DESK)
+    voter.page.get_by_label("Your name").press("Enter")
+    voter.sees("Comparison 1 of 3")
     seen = set()
     for _ in range(5 + 2 * 4 + 1):  # pictures, choices, next
-        await voter.press("Tab")
-        focused = await voter.page.evaluate(
+        voter.press("Tab")
+        focused = voter.page.evaluate(
             "(e => [e.getAttribute('aria-label') || e.innerText,"
             " getComputedStyle(e).outlineWidth])(document.activeElement)"
         )
         assert focused[1] == "3px", focused
         seen.add(focused[0])
     assert {"Enlarge: Picture 1", "Picture 3", "No difference", "Next →"} <= seen
-    await voter.leave(server)
+    voter.leave(server)
 
 
 @pytest.mark.parametrize("server", [{"questions": BEST_OVERALL}], indirect=True)
-async def test_a_vote_that_is_not_stored_is_said_and_not_shown(
-    browser: Any, server: Server
-) -> None:
-    voter = await Voter.come(browser, server, **DESK)
-    await voter.page.get_by_role("button", name="Start").click()
-    await voter.sees("Comparison 1 of 3")
+def test_a_vote_that_is_not_stored_is_said_and_not_shown(browser: Any, server: Server) -> None:
+    voter = Voter(browser, server, **DESK)
+    voter.page.get_by_role("button", name="Start").click()
+    voter.sees("Comparison 1 of 3")
     server.stop()
-    await voter.press("1")
-    await voter.sees("Your answer was not stored. The server does not answer.")
-    assert await voter.chosen() == [] and "0 of 3 answered" in await voter.page.content()
+    voter.press("1")
+    voter.sees("Your answer was not stored. The server does not answer.")
+    assert voter.chosen() == [] and "0 of 3 answered" in voter.page.content()
     server.start()
-    await voter.press("1")
-    await voter.sees("Comparison 2 of 3")
-    assert "not stored" not in await voter.page.inner_text("body")
+    voter.press("1")
+    voter.sees("Comparison 2 of 3")
+    assert "not stored" not in voter.page.inner_text("body")
     assert [question for _, question, _ in server.votes(1)] == ["best"]
-    await voter.leave(server)
+    voter.leave(server)

@@ -24,6 +24,7 @@ export function open(pictures, index) {
   shown = pictures;
   show(index);
   dialog.showModal();
+  find("close").focus();
   refit();
 }
 
