@@ -21,14 +21,20 @@ GRAY = 128
 OVERVIEW, REPORT = FOLDER / "overview.png", "report.json"
 
 
-def write(registered: Registered, found: dict[str, Any]) -> None:
-    """`reports/index.html`, an overview as a picture, and a report of each method."""
+def write(
+    registered: Registered, found: dict[str, Any], runs: dict[str, Any] | None = None
+) -> None:
+    """`reports/index.html`, an overview as a picture, and a report of each method.
+
+    Args:
+        runs: addresses of MLflow's, as `claims_log.log` returns them.
+    """
     grids = [
         _grid(registered, method, grid)
         for method, own in registered.methods.items()
         for grid in own.grids
     ]
-    page.write(found, registered, grids, page.FILE)
+    page.write(found, registered, grids, page.FILE, runs)
     with replacing(FOLDER) as fresh:
         Image.fromarray(overview.draw(found["claims"])).save(fresh / OVERVIEW.name)
         for method in registered.methods:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ from insitu.registry.package import Package
 from pipelines import _fleet, _step, _subject_data
 from pipelines._wanted import ASKED, FACTS, SUBJECTS, Place, Wanted, asked_in, replicates
 
+if TYPE_CHECKING:
+    from insitu.registry.store import Store
+
 QUICK_SEEDS = 2
 
 
@@ -49,12 +52,14 @@ class Asked:
         quick: one claim of each method, with fewer trainings.
         to: where results go besides; None = nowhere, but for all claims to `results.FILE`.
         workers: pieces at once; None = one for each core.
+        log: results are logged to MLflow, and the report links their runs.
     """
 
     ids: Sequence[str] = ()
     quick: bool = False
     to: Path | None = None
     workers: int | None = None
+    log: bool = False
     file: Path = registry.FILE
 
 
@@ -68,6 +73,7 @@ def main(params: Params, report: _step.Report, asked: Asked) -> None:
     from pipelines import _arm_settings
 
     _arm_settings.require(params, registered, wanted)
+    store = _store(params) if asked.log else None
     began = time.monotonic()
     _make(params, registered, wanted, asked.workers or _fleet.cores())
     scores = functools.partial(_scores, registered)
@@ -98,7 +104,15 @@ def main(params: Params, report: _step.Report, asked: Asked) -> None:
     if whole:
         from pipelines import _claims_report
 
-        _claims_report.write(registered, found)
+        if store is None:
+            _claims_report.write(registered, found)
+        else:
+            from insitu.registry import claims_log
+
+            runs = claims_log.log(store, found)
+            _claims_report.write(registered, found, runs)
+            claims_log.keep(store, runs["all"], str(page.FILE))
+            print(f"logged as {runs['all']}")
         print(f"wrote {page.FILE}")
         shown = {"page": str(page.FILE), "overview": str(_claims_report.OVERVIEW)}
     report(counts | shown)
@@ -186,6 +200,12 @@ def _adapters(registered: Registered, wanted: Wanted) -> dict[str, Any]:
     return found
 
 
+def _store(params: Params) -> "Store":
+    from insitu.registry.store import Store  # MLflow takes seconds, and workers import this, too
+
+    return Store.connect(params.registry.tracking_uri)
+
+
 def _made(params: Params, asked: Asked, seconds: float) -> dict[str, Any]:
     import torch
 
@@ -227,9 +247,11 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="one claim of each method")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     parser.add_argument("--workers", type=int, help="pieces at once; by default one a core")
+    parser.add_argument("--log", action="store_true", help="log all claims to MLflow, too")
     parser.add_argument("--file", type=Path, default=registry.FILE, help="the registered claims")
     given = parser.parse_args()
     chosen = Asked(
-        ids=given.only, quick=given.quick, to=given.json, workers=given.workers, file=given.file
-    )
+        ids=given.only, quick=given.quick, to=given.json, workers=given.workers,
+        log=given.log, file=given.file,
+    )  # fmt: skip
     sys.exit(_step.run(lambda params, report: main(params, report, chosen)))

@@ -129,6 +129,17 @@ def written(folder: Path, told: Mapping[str, Any], *grids: Grid) -> str:
     return target.read_text(encoding="utf-8")
 
 
+def test_runs_are_linked_where_there_are_some(tmp_path: Path) -> None:
+    told = found(registered())
+    assert "its run" not in written(tmp_path, told)
+    runs = {"all": "http://mlflow/1", "arms": {"alpha": {"less": "http://mlflow/2"}}}
+    page.write(told, registered(), [], tmp_path / "index.html", runs)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert '<a href="http://mlflow/1">the run of all claims</a>' in text
+    assert text.count("its run") == 1
+    assert 'less<small><a href="http://mlflow/2">its run</a></small>' in text
+
+
 def without_pictures(text: str) -> str:
     return re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "data:", text)
 

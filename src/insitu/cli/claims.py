@@ -21,6 +21,9 @@ def claims(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Pieces at once; by default one for each core.")
     ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Log all claims to MLflow, and link its runs.")
+    ] = False,
     shown: Annotated[
         bool, typer.Option("--shown", help="Only print the verdicts of the committed results.")
     ] = False,
@@ -42,4 +45,5 @@ def claims(
     command += ["--quick"] if quick else []
     command += [f"--json={json}"] if json else []
     command += [f"--workers={workers}"] if workers else []
+    command += ["--log"] if log else []
     raise typer.Exit(subprocess.run(command).returncode)

@@ -203,6 +203,11 @@ class Store:
         run = self.client.create_run(number, tags=dict(tags), run_name=name)
         return str(run.info.run_id)
 
+    def address(self, run_id: str) -> str:
+        """Of the page that shows a run."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        return f"{self.uri}/#/experiments/{experiment}/runs/{run_id}"
+
     def has_run(self, run_id: str) -> bool:
         """This server knows the run, and it was not deleted."""
         try:

@@ -133,13 +133,18 @@ class Paper:
 
 
 def write(
-    results: Mapping[str, Any], registered: Registered, grids: Sequence[Grid], target: Path
+    results: Mapping[str, Any],
+    registered: Registered,
+    grids: Sequence[Grid],
+    target: Path,
+    runs: Plain | None = None,
 ) -> None:
     """Write the report, all at once.
 
     Args:
         results: as `pipelines.claims` writes them to `docs/claims.json`.
         registered: the file that they were made by.
+        runs: addresses of pages that show the runs: `all`, and `arms` by method and arm.
 
     Raises:
         UserError: there are results or grids of what is not registered, or no results at all.
@@ -164,6 +169,7 @@ def write(
         learning_s=sum(_seconds(results)), adapters=len(_seconds(results)), charts=page_charts,
         metrics=_metrics(results, grids), signs=page_text.SIGNS, deciding=page_text.deciding,
         address=_address, first=FIRST, short=SHORT,
+        runs=runs or {"all": None, "arms": {}},
     )  # fmt: skip
     replace_text(target, text)
 
