@@ -247,13 +247,21 @@ class Bench:
 
 def _keep_asked(items: "Sequence[Item]") -> None:
     """Photo, references and words of each item, for the report."""
-    from PIL import Image
-
-    folder, told = asked_in(sets.digest(items)), []
+    folder = asked_in(sets.digest(items))
     if folder.exists():
         return
-    # Two workers may come to it at once, with the same.
-    with contextlib.suppress(OSError), replacing(folder) as fresh:
+    try:
+        _write_asked(items, folder)
+    except OSError:  # two workers may come to it at once, with the same
+        if not (folder / ASKED).exists():
+            raise
+
+
+def _write_asked(items: "Sequence[Item]", folder: Path) -> None:
+    from PIL import Image
+
+    told = []
+    with replacing(folder) as fresh:
         for n, item in enumerate(items):
             Image.fromarray(item.request.image).save(fresh / f"{n}.png")
             references = [e.references[0].image for e in item.entities if e.references]
