@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from insitu import cli
 from insitu.cli import adapters as commands
 from insitu.errors import UserError
+from insitu.registry import store as registry
 from insitu.registry.gate import Thresholds, decide
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
 from insitu.registry.store import ARTIFACT, Store
@@ -112,6 +113,21 @@ def test_all_candidates_are_promoted_once_and_a_refusal_shows(
     status, said = promote()
     assert status == 1 and said.endswith(f"{name}: not promoted\n")
     assert store.candidates() == [name] and store.entry(name, "champion").version == "1"
+
+
+def test_more_subjects_than_a_page_has_are_all_found(
+    store: Store, packages: list[Package], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "PAGE", 2)
+    own = [f"dreammix.mug-{n}" for n in range(5)]
+    for name in own:
+        store.client.create_registered_model(name, {"method": "dreammix"})
+    store.client.create_registered_model("somebody.elses")
+    store.client.create_registered_model("uno", {"method": "uno"})
+    assert store.names() == [*own, "uno"] and store.names("dreammix") == own
+    name = store.register(packages[0], GOOD).name
+    assert store.candidates() == [name] == own[1:2]
+    store.client.delete_registered_model("somebody.elses")
 
 
 def test_a_registered_package_comes_back_whole_or_not_at_all(

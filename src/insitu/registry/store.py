@@ -7,13 +7,13 @@ so that rolling back is one step.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from insitu.errors import UserError
@@ -26,6 +26,8 @@ DATA = "data."
 """Of a version's tags: what follows is a data set's name, the value DVC's hash of it."""
 ARTIFACT = "adapter"
 EXPERIMENT = "insitu"
+PAGE = 500
+"""Registered models that are asked for at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +127,25 @@ class Store:
         entries = [_entry(version, aliases) for version in found]
         return sorted(entries, key=lambda entry: int(entry.version))
 
-    def names(self) -> list[str]:
-        """Every registered model of ours."""
-        models = self.client.search_registered_models()
-        return sorted(model.name for model in models if "." in model.name)
+    def names(self, method: str = "%") -> list[str]:
+        """Every registered model of ours, or those of a method."""
+        return sorted(model.name for model in self._models(method))
 
     def candidates(self) -> list[str]:
         """The names whose newest version waits for the gate, or was stopped by it."""
-        models = self.client.get_registered_model
-        return [name for name in self.names() if CANDIDATE in models(name).aliases]
+        return sorted(model.name for model in self._models("%") if CANDIDATE in model.aliases)
+
+    def _models(self, method: str) -> Iterator[RegisteredModel]:
+        """However many there are: the server gives out pages."""
+        token = None
+        while True:
+            page = self.client.search_registered_models(
+                f"tags.method LIKE '{method}'", max_results=PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def promote(self, name: str, version: str, thresholds: Thresholds) -> Verdict:
         """Make a version champion if the gate lets it; the verdict is kept on the version."""
