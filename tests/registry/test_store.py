@@ -4,6 +4,7 @@ Needs MLflow with a SQLite file, no server and no checkpoint: any bytes stand fo
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,42 @@ def test_a_registered_package_comes_back_whole_or_not_at_all(
     (kept / ARTIFACT / WEIGHTS).write_bytes(b"exchanged")
     with pytest.raises(UserError, match="damaged or exchanged"):
         store.fetch(entry, tmp_path / "again")
+
+
+def test_a_version_is_shown_exported_and_verified(
+    store: Store, packages: list[Package], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli.app, ["registry", *words])
+        return done.exit_code, done.stdout
+
+    monkeypatch.setattr(commands, "store", lambda settings: store)
+    entry = store.register(packages[0], GOOD, {"subjects": "abc"})
+    store.promote(entry.name, "candidate", ASKED)
+    status, said = run("show", "mug-1")
+    told = json.loads(said)
+    assert status == 0 and (told["version"], told["digest"]) == ("1", packages[0].digest)
+    assert told["aliases"] == ["champion"] and told["data"] == {"subjects": "abc"}
+    assert told["gate"]["passed"] and told["run"].endswith(entry.run_id)
+    assert run("show", entry.name, "1") == (status, said)
+
+    out = tmp_path / "out"
+    assert run("export", "mug-1", str(out))[0] == 0
+    assert Package.open(out).digest == packages[0].digest
+    assert run("export", "mug-1", str(out))[0] == 2  # there already
+
+    assert run("verify") == (0, "1 verified, 0 damaged\n")
+    kept = Path(store.client.get_run(entry.run_id).info.artifact_uri.removeprefix("file://"))
+    (kept / ARTIFACT / WEIGHTS).write_bytes(b"exchanged")
+    store.register(packages[1], GOOD)
+    status, said = run("verify", "mug-1")
+    assert status == 1 and "damaged or exchanged" in said
+    assert said.endswith("2 verified, 1 damaged\n")
+    (kept / ARTIFACT / WEIGHTS).unlink()
+    (kept / ARTIFACT / CARD).unlink()
+    (kept / ARTIFACT).rmdir()
+    with pytest.raises(UserError, match="cannot be had"):
+        store.fetch(entry, tmp_path / "gone")
 
 
 def test_what_is_not_there_is_said(store: Store, packages: list[Package]) -> None:

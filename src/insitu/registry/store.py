@@ -164,6 +164,11 @@ class Store:
                 self.client.delete_registered_model_alias(name, CANDIDATE)
         return verdict
 
+    def verdict(self, entry: Entry) -> dict[str, Any] | None:
+        """What the gate said of a version; None where it was not asked."""
+        text = self.client.get_model_version(entry.name, entry.version).tags.get(VERDICT)
+        return json.loads(text) if text else None
+
     def rollback(self, name: str) -> Entry:
         """Make the version champion that was it before.
 
@@ -186,10 +191,18 @@ class Store:
         """Download a version's package into `folder` and verify it.
 
         Raises:
-            UserError: it is not the package that was registered.
+            UserError: it cannot be had, or is not the package that was registered.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        path = Path(self.client.download_artifacts(entry.run_id, ARTIFACT, str(folder)))
+        try:
+            path = Path(self.client.download_artifacts(entry.run_id, ARTIFACT, str(folder)))
+        except (MlflowException, OSError) as error:
+            first = (str(error).splitlines() or [repr(error)])[0][:160]
+            raise UserError(
+                f"{entry.name}, version {entry.version} was to be downloaded.",
+                f"It cannot be had: {first}",
+                "See that MLflow's store of artifacts answers and has it, or register it again.",
+            ) from None
         package = Package.open(path)
         if package.digest != entry.digest:
             raise UserError(
