@@ -2,7 +2,10 @@
 nothing.
 """
 
+import copy
+
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from insitu.training.memory.live import Live, fake_mode, no_numbers
 
@@ -48,3 +51,17 @@ def test_code_that_asks_for_numbers_runs_and_draws_none() -> None:
         layer = torch.nn.Linear(3, 2).to(torch.float64)
         assert layer.weight.dtype == torch.float64
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_copies_belong_to_the_same_mode() -> None:
+    # torch's own would copy the mode, too, with the weak references that it releases at its end.
+    fake = fake_mode()
+    with no_numbers(fake):
+        layer = torch.nn.Linear(3, 2)
+        layer.bias.requires_grad_(False)
+        copied, again = copy.deepcopy([layer, layer])
+    assert copied is again and copied.weight is not layer.weight
+    assert all(isinstance(p, FakeTensor) and p.fake_mode is fake for p in copied.parameters())
+    assert isinstance(copied.weight, torch.nn.Parameter) and copied.weight.shape == (2, 3)
+    assert copied.weight.requires_grad and not copied.bias.requires_grad
+    assert copied.weight.untyped_storage()._cdata != layer.weight.untyped_storage()._cdata

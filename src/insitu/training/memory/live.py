@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -135,11 +135,21 @@ class _Answers(TorchDispatchMode):
 
 
 class _Arrays(TorchFunctionMode):
-    """Makes arrays of zeros of tensors without numbers."""
+    """Makes arrays of zeros of tensors without numbers, and deep copies that are safe to free:
+    torch's own copies the mode, too, and what both refer to weakly is released twice.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func in (torch.Tensor.numpy, torch.Tensor.__array__):
             return np.zeros(tuple(args[0].shape), str(args[0].dtype).removeprefix("torch."))
+        if func is torch.Tensor.__deepcopy__ and args[0].is_leaf:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                copied = tensor.detach().clone()
+                if isinstance(tensor, nn.Parameter):
+                    copied = nn.Parameter(copied)
+                memo[id(tensor)] = copied.requires_grad_(tensor.requires_grad)
+            return memo[id(tensor)]
         return func(*args, **(kwargs or {}))

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -179,9 +179,8 @@ class Rehearsal:
         )
         told = self.method.condition(self.backbone, [example])
         text = self.backbone.encode_text(("a",))
-        # Not `asdict`: a deep copy of a tensor without numbers ends the process when it is freed.
         chances = {"chances": torch.empty(1, CHANCES), "progress": torch.empty(1)}
-        texts = {f"text.{field.name}": getattr(text, field.name) for field in fields(text)}
+        texts = {f"text.{name}": value for name, value in asdict(text).items()}
         return told | texts | chances
 
     def _placements(self) -> tuple[Placement, ...]:
