@@ -53,6 +53,7 @@ class Asked:
         to: where results go besides; None = nowhere, but for all claims to `results.FILE`.
         workers: pieces at once; None = one for each core.
         log: results are logged to MLflow, and the report links their runs.
+        report: nothing is checked, the report on the results that are there is written again.
     """
 
     ids: Sequence[str] = ()
@@ -60,11 +61,24 @@ class Asked:
     to: Path | None = None
     workers: int | None = None
     log: bool = False
+    report: bool = False
     file: Path = registry.FILE
 
 
 def main(params: Params, report: _step.Report, asked: Asked) -> None:
     registered = registry.load(asked.file)
+    store = _store(params) if asked.log else None
+    found = _read() if asked.report else _check(params, registered, asked)
+    said = [claim["verdict"] for claim in found["claims"]]
+    counts = {verdict: said.count(verdict) for verdict in get_args(Verdict)}
+    shown: dict[str, str] = {}
+    if len(said) == len(registered.ids()):
+        shown = _report(registered, found, store)
+    report(counts | shown)
+
+
+def _check(params: Params, registered: Registered, asked: Asked) -> dict[str, Any]:
+    """Do what is not done yet, judge, print verdicts, write results; what was found."""
     ids = [registered.claim(id).id for id in asked.ids] or registered.ids(quick=asked.quick)
     if asked.quick:
         registered = registered.model_copy(update={"seeds": registered.seeds[:QUICK_SEEDS]})
@@ -73,7 +87,6 @@ def main(params: Params, report: _step.Report, asked: Asked) -> None:
     from pipelines import _arm_settings
 
     _arm_settings.require(params, registered, wanted)
-    store = _store(params) if asked.log else None
     began = time.monotonic()
     _make(params, registered, wanted, asked.workers or _fleet.cores())
     scores = functools.partial(_scores, registered)
@@ -83,8 +96,7 @@ def main(params: Params, report: _step.Report, asked: Asked) -> None:
     for claim in claims:
         print(results.line(claim))
     said = [claim["verdict"] for claim in claims]
-    counts = {verdict: said.count(verdict) for verdict in get_args(Verdict)}
-    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    print(", ".join(f"{said.count(verdict)} {verdict}" for verdict in get_args(Verdict)))
     found = {
         "made": _made(params, asked, time.monotonic() - began),
         "rule": registered.rule.model_dump(),
@@ -96,26 +108,44 @@ def main(params: Params, report: _step.Report, asked: Asked) -> None:
             registered, wanted.benchmarks, scores, functools.partial(_groups, registered)
         ),
     }
-    shown: dict[str, str] = {}
     kept = results.FILE if whole and asked.file == registry.FILE else None
     for path in filter(None, (asked.to, kept)):
         replace_text(path, json.dumps(found, indent=1) + "\n")
         print(f"wrote {path}")
-    if whole:
-        from pipelines import _claims_report
+    return found
 
-        if store is None:
-            _claims_report.write(registered, found)
-        else:
-            from insitu.registry import claims_log
 
-            runs = claims_log.log(store, found)
-            _claims_report.write(registered, found, runs)
-            claims_log.keep(store, runs["all"], str(page.FILE))
-            print(f"logged as {runs['all']}")
-        print(f"wrote {page.FILE}")
-        shown = {"page": str(page.FILE), "overview": str(_claims_report.OVERVIEW)}
-    report(counts | shown)
+def _read() -> dict[str, Any]:
+    """The results that are there.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = results.read()
+    if found is None:
+        raise UserError(
+            "The report on the claims was to be written again.",
+            f"There are no results in {results.FILE}.",
+            "Check the claims: insitu claims.",
+        )
+    return found
+
+
+def _report(registered: Registered, found: dict[str, Any], store: "Store | None") -> dict[str, str]:
+    """Write the report on all claims; where it is."""
+    from pipelines import _claims_report
+
+    if store is None:
+        _claims_report.write(registered, found)
+    else:
+        from insitu.registry import claims_log
+
+        runs = claims_log.log(store, found)
+        _claims_report.write(registered, found, runs)
+        claims_log.keep(store, runs["all"], str(page.FILE))
+        print(f"logged as {runs['all']}")
+    print(f"wrote {page.FILE}")
+    return {"page": str(page.FILE), "overview": str(_claims_report.OVERVIEW)}
 
 
 def _make(params: Params, registered: Registered, wanted: Wanted, workers: int) -> None:
@@ -248,10 +278,11 @@ if __name__ == "__main__":
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     parser.add_argument("--workers", type=int, help="pieces at once; by default one a core")
     parser.add_argument("--log", action="store_true", help="log all claims to MLflow, too")
+    parser.add_argument("--report", action="store_true", help="only write the report again")
     parser.add_argument("--file", type=Path, default=registry.FILE, help="the registered claims")
     given = parser.parse_args()
     chosen = Asked(
         ids=given.only, quick=given.quick, to=given.json, workers=given.workers,
-        log=given.log, file=given.file,
+        log=given.log, report=given.report, file=given.file,
     )  # fmt: skip
     sys.exit(_step.run(lambda params, report: main(params, report, chosen)))

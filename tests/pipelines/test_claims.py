@@ -109,6 +109,11 @@ def test_claims_are_checked_kept_and_come_out_the_same_again(
     report = json.loads(Path("reports/claims/eligen/report.json").read_text())
     assert [claim["id"] for claim in report["claims"]] == ["eligen.training", "eligen.passes"]
 
+    Path("reports/index.html").unlink()
+    assert check(report=True) == 0
+    assert Path("reports/index.html").read_text() == page
+    assert json.loads(Path("docs/claims.json").read_text()) == told
+
     study.main(load(), lambda facts: None, "eligen", "rows", Path("study"), ["full", "untrained"])
     made = read(Path("study"))
     assert made.ways == ("full", "untrained") and len(made.items) == 2

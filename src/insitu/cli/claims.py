@@ -24,6 +24,9 @@ def claims(
     log: Annotated[
         bool, typer.Option("--log", help="Log all claims to MLflow, and link its runs.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Only write the report on the results again.")
+    ] = False,
     shown: Annotated[
         bool, typer.Option("--shown", help="Only print the verdicts of the committed results.")
     ] = False,
@@ -46,4 +49,5 @@ def claims(
     command += [f"--json={json}"] if json else []
     command += [f"--workers={workers}"] if workers else []
     command += ["--log"] if log else []
+    command += ["--report"] if report else []
     raise typer.Exit(subprocess.run(command).returncode)
