@@ -167,7 +167,12 @@ def line(claim: Plain) -> str:
     if claim["verdict"] == "undecided":
         least = max(t["times_as_many"] for t in claim["tests"])
         power = min(t["power"] for t in claim["tests"])
-        more = f"; power {power:.0%}, {max(1.0, least):.1f} times as many would decide"
+        more = f"; power {power:.0%}, "
+        more += (
+            f"{least:.1f} times as many would decide"
+            if least > 1
+            else "what was seen lies between nothing and what counts"
+        )
     if len(claim["tests"]) > 1:
         value += f" and {len(claim['tests']) - 1} more"
     return f"{claim['verdict']:12} {claim['id']:36} {value}; p {claim['p']:.3g}{more}"
