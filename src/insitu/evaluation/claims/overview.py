@@ -16,20 +16,27 @@ WIDEST = 6.0
 
 
 def draw(claims: Sequence[dict[str, Any]]) -> NDArray[np.uint8]:
-    """A line for each claim's first comparison, with its 95% interval; uint8 [H, W, 3].
+    """A line a claim, with its 95% interval, of several comparisons the least; uint8 [H, W, 3].
 
-    1 is the smallest difference that counts, 0 is none; of a margin 0 is all of it lost.
+    1 is the smallest difference that counts, 0 is none; of a margin 0 is all of it lost. Arrows go
+    on beyond the picture.
     """
     canvas = Figure(figsize=(8.5, 0.27 * len(claims) + 1.1), dpi=DPI)
     axes = canvas.add_subplot()
     for row, claim in enumerate(claims):
-        test = claim["tests"][0]
+        test = min(claim["tests"], key=lambda test: _scaled(test, test["difference"]))
         value, low, high = (_scaled(test, test[key]) for key in ("difference", "low", "high"))
         low, high = min(low, high), max(low, high)
         colour = COLOURS[claim["verdict"]]
         axes.plot(np.clip([low, high], -WIDEST, WIDEST), [row, row], color=colour, linewidth=2)
+        for beyond, mark in ((low < -WIDEST, "<"), (high > WIDEST, ">")):
+            if beyond:
+                end = -WIDEST if mark == "<" else WIDEST
+                axes.plot(end, row, mark, color=colour, markersize=5)
+        if abs(value) > WIDEST:
+            continue
         axes.plot(
-            np.clip(value, -WIDEST, WIDEST), row, MARKS[claim["verdict"]], color=colour,
+            value, row, MARKS[claim["verdict"]], color=colour,
             markersize=6,
         )  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8)
