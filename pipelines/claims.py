@@ -66,13 +66,19 @@ class Asked:
 
 
 def main(params: Params, report: _step.Report, asked: Asked) -> None:
+    if (asked.ids or asked.quick) and (asked.log or asked.report):
+        raise UserError(
+            "The report or MLflow's runs were asked for, and only some of the claims.",
+            "Both tell of all claims.",
+            "Leave out --only and --quick, or --log and --report.",
+        )
     registered = registry.load(asked.file)
     store = _store(params) if asked.log else None
     found = _read() if asked.report else _check(params, registered, asked)
     said = [claim["verdict"] for claim in found["claims"]]
     counts = {verdict: said.count(verdict) for verdict in get_args(Verdict)}
     shown: dict[str, str] = {}
-    if len(said) == len(registered.ids()):
+    if asked.report or len(said) == len(registered.ids()):
         shown = _report(registered, found, store)
     report(counts | shown)
 

@@ -136,6 +136,9 @@ def test_claims_are_checked_kept_and_come_out_the_same_again(
 
 def test_what_cannot_be_checked_is_refused_before_any_work(within: Path) -> None:
     shutil.rmtree(WORK, ignore_errors=True)
+    for more in ({"log": True}, {"report": True}):
+        with pytest.raises(UserError, match="Both tell of all claims"):
+            claims.main(load(), lambda facts: None, claims.Asked(quick=True, **more))
     with pytest.raises(UserError, match="No such claim"):
         claims.main(load(), lambda facts: None, claims.Asked(ids=["eligen.other"]))
     broken = content()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from insitu.registry import claims_log
 from insitu.registry.store import Store
+from tests import mlflow_file
 
 MEAN = {"mean": 0.5, "low": 0.4, "high": 0.6}
 FOUND: dict[str, Any] = {
@@ -40,10 +40,7 @@ FOUND: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(uri).create_experiment("insitu", artifact_location=(folder / "artifacts").as_uri())
-    return Store.connect(uri)
+    return Store.connect(mlflow_file.make(tmp_path_factory.mktemp("mlflow")))
 
 
 def test_the_same_results_are_logged_once_with_a_run_for_each_arm(

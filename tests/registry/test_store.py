@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from insitu import cli
@@ -20,6 +19,7 @@ from insitu.registry import store as registry
 from insitu.registry.gate import Thresholds, decide
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
 from insitu.registry.store import ARTIFACT, Store
+from tests import mlflow_file
 
 ASKED = Thresholds(gain=0.0, margin=0.02)
 
@@ -48,10 +48,7 @@ def make_package(folder: Path, content: bytes) -> Package:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An initialized database, which takes seconds to make."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(uri).create_experiment("insitu", artifact_location=(folder / "artifacts").as_uri())
-    return uri
+    return mlflow_file.make(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture
@@ -125,7 +122,7 @@ def test_more_subjects_than_a_page_has_are_all_found(
         store.client.create_registered_model(name, {"method": "dreammix"})
     store.client.create_registered_model("somebody.elses")
     store.client.create_registered_model("uno", {"method": "uno"})
-    assert store.names() == [*own, "uno"] and store.names("dreammix") == own
+    assert store.names() == [*own, "uno"]
     name = store.register(packages[0], GOOD).name
     assert store.candidates() == [name] == own[1:2]
     store.client.delete_registered_model("somebody.elses")

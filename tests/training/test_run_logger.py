@@ -15,7 +15,6 @@ from typing import Any
 import pynvml
 import pytest
 from lightning.pytorch.loggers.logger import Logger
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from insitu.methods import Request, find
@@ -25,6 +24,7 @@ from insitu.training.encoding import Encoded
 from insitu.training.fit import fit
 from insitu.training.recipe import Devices, Watch
 from insitu.training.run_logger import RunLogger, parent_run
+from tests import mlflow_file
 from tests.training.runs import FACTS, RECIPE, SETTINGS, base, encoded, load
 from tests.training.runs import request as asked
 
@@ -40,10 +40,7 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(uri).create_experiment("insitu", artifact_location=(folder / "artifacts").as_uri())
-    return Store.connect(uri)
+    return Store.connect(mlflow_file.make(tmp_path_factory.mktemp("mlflow")))
 
 
 @pytest.fixture(autouse=True)

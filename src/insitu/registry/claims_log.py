@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -81,9 +82,10 @@ def _fill(
     told: Mapping[str, str],
     tags: Mapping[str, str],
 ) -> None:
+    now = int(time.time() * 1000)
     store.client.log_batch(
         run,
-        metrics=[Metric(_name(key), value, 0, 0) for key, value in values.items()],
+        metrics=[Metric(_name(key), value, now, 0) for key, value in values.items()],
         params=[Param(key, value) for key, value in told.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )

@@ -127,20 +127,20 @@ class Store:
         entries = [_entry(version, aliases) for version in found]
         return sorted(entries, key=lambda entry: int(entry.version))
 
-    def names(self, method: str = "%") -> list[str]:
-        """Every registered model of ours, or those of a method."""
-        return sorted(model.name for model in self._models(method))
+    def names(self) -> list[str]:
+        """Every registered model of ours."""
+        return sorted(model.name for model in self._models())
 
     def candidates(self) -> list[str]:
         """The names whose newest version waits for the gate, or was stopped by it."""
-        return sorted(model.name for model in self._models("%") if CANDIDATE in model.aliases)
+        return sorted(model.name for model in self._models() if CANDIDATE in model.aliases)
 
-    def _models(self, method: str) -> Iterator[RegisteredModel]:
-        """However many there are: the server gives out pages."""
+    def _models(self) -> Iterator[RegisteredModel]:
+        """Those that have our tag, however many: the server gives out pages."""
         token = None
         while True:
             page = self.client.search_registered_models(
-                f"tags.method LIKE '{method}'", max_results=PAGE, page_token=token
+                "tags.method LIKE '%'", max_results=PAGE, page_token=token
             )
             yield from page
             token = page.token
