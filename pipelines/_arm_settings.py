@@ -9,7 +9,8 @@ from insitu.evaluation import sets
 from insitu.evaluation.claims.registered import Registered, Replication
 from insitu.methods import data_of
 from insitu.params import Params
-from pipelines import _methods
+from insitu.records.manifest import MANIFEST
+from pipelines import _methods, _paths
 from pipelines._sets import ROWS
 from pipelines._wanted import Place, Wanted, replicates, start_of
 
@@ -89,7 +90,7 @@ def encodings(params: Params, registered: Registered, wanted: Wanted) -> list[st
 
 
 def require(params: Params, registered: Registered, wanted: Wanted) -> None:
-    """Refuse, before any work, settings and benchmarks that there are not.
+    """Refuse, before any work, settings, data and benchmarks that there are not.
 
     Raises:
         UserError: as told.
@@ -108,6 +109,8 @@ def require(params: Params, registered: Registered, wanted: Wanted) -> None:
                 "Only BoundID's filters and boxes are made anew for an arm.",
                 "Set keys of boundid alone.",
             )
+        if own.subjects is None:
+            _require_data(method, filtered=any(arm.data for arm in own.arms.values()))
     for (method, arm), asked in wanted.benchmarks.items():
         own = registered.methods[method]
         seed = replicates(registered, method, arm)[0]
@@ -119,3 +122,16 @@ def require(params: Params, registered: Registered, wanted: Wanted) -> None:
             of = own.benchmarks[name].of
             if of != ROWS:
                 sets.load(of)
+
+
+def _require_data(method: str, *, filtered: bool) -> None:
+    """`filtered` = there are arms whose rows are filtered otherwise, from what filters take."""
+    folders = [_methods.DATA / each for each in data_of(method).SETS]
+    folders += [_paths.CANDIDATES, _paths.DETECTIONS] if filtered else []
+    missing = [folder for folder in folders if not (folder / MANIFEST).is_file()]
+    if missing:
+        raise UserError(
+            f"Claims of {method} were to be checked.",
+            f"What it learns from is not there: {', '.join(map(str, missing))}.",
+            "Make it: dvc repro boundid quadruples groups entities; `make claims` does that, too.",
+        )

@@ -6,6 +6,8 @@ The base is a tiny random one of the real class, what judges are the nano checkp
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,15 @@ def test_claims_are_checked_kept_and_come_out_the_same_again(
     assert verdicts(Path("fresh.json"))["eligen.training"] == first
 
 
+@contextmanager
+def moved_away(path: Path) -> Iterator[None]:
+    path.rename(path.with_name("away"))
+    try:
+        yield
+    finally:
+        path.with_name("away").rename(path)
+
+
 def test_what_cannot_be_checked_is_refused_before_any_work(within: Path) -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     for more in ({"log": True}, {"report": True}):
@@ -141,6 +152,9 @@ def test_what_cannot_be_checked_is_refused_before_any_work(within: Path) -> None
             claims.main(load(), lambda facts: None, claims.Asked(quick=True, **more))
     with pytest.raises(UserError, match="No such claim"):
         claims.main(load(), lambda facts: None, claims.Asked(ids=["eligen.other"]))
+    learned_from = Path("data/entities")
+    with moved_away(learned_from), pytest.raises(UserError, match=f"not there: {learned_from}"):
+        claims.main(load(), lambda facts: None, claims.Asked())
     broken = content()
     broken["methods"]["eligen"]["benchmarks"]["boxes"]["of"] = "elsewhere"
     YAML().dump(broken, registry.FILE)
