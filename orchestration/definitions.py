@@ -7,10 +7,11 @@ import dagster as dg
 
 from orchestration import dvc_assets, subjects
 from orchestration.checks import claims_were_registered_before, tuned_beats_untuned
-from orchestration.promotion import promotion_job
+from orchestration.promotion import candidates_sensor, champions_sensor, promotion_job
 from pipelines import _targets
 
 ROOT = Path(os.environ.get("INSITU_ROOT", Path.cwd())).resolve()
+PROMOTION = promotion_job(ROOT)
 
 defs = dg.Definitions(
     assets=[
@@ -25,7 +26,8 @@ defs = dg.Definitions(
     jobs=[
         dvc_assets.everything_job(),
         dvc_assets.targets_job(_targets.JOB, _targets.TARGETS),
-        promotion_job(ROOT),
+        PROMOTION,
     ],
+    sensors=[candidates_sensor(ROOT, PROMOTION), champions_sensor(ROOT)],
     resources={"pipes": dg.PipesSubprocessClient()},
 )

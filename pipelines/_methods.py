@@ -10,7 +10,7 @@ from insitu.backbones.bases import size_of
 from insitu.backbones.parts import encoder_digests
 from insitu.digest import code_digest, file_digest
 from insitu.errors import UserError
-from insitu.methods import Example, Method, Request, data_of, find, pinned
+from insitu.methods import VALIDATION, Example, Method, Request, data_of, find, pinned
 from insitu.params import Params
 from insitu.records import Record, read
 from insitu.records.manifest import MANIFEST
@@ -20,6 +20,8 @@ PINS = {"path", "revision"}
 CODE = ("backbones", "methods/__init__", "records", "requests")
 """That decides what is encoded, beside the method's own."""
 DATA = Path("data")
+HELD_OUT = ("test", VALIDATION)
+"""Splits; the latter is only looked at while a method is trained."""
 
 
 class Rows(Iterable[Record]):

@@ -13,13 +13,10 @@ from insitu.evaluation.claims.registered import Benchmark
 from insitu.evaluation.placement import Reference
 from insitu.evaluation.sets import Item
 from insitu.evaluation.sets.description import WORLD
-from insitu.methods import VALIDATION
 from insitu.params import Params
 from pipelines import _methods, _tuning
 from pipelines._paths import ATTRIBUTES
 
-SPLITS = ("test", VALIDATION)
-"""Both held out: the latter is only looked at while it is trained."""
 ROWS = "rows"
 EVERY = 100_000
 
@@ -31,7 +28,9 @@ def items(params: Params, method: str, asked: Benchmark, eyes: Any) -> list[Item
         UserError: there are fewer than two.
     """
     if asked.of == ROWS:
-        found = [_row(request) for request in _methods.requests(params, method, SPLITS, EVERY)]
+        found = [
+            _row(request) for request in _methods.requests(params, method, _methods.HELD_OUT, EVERY)
+        ]
     else:
         told = sets.load(asked.of)
         if told.kind == "people":

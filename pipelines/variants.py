@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from insitu.edits import named
 from insitu.files import replace_text, replacing
-from insitu.methods import VALIDATION, Placement, Request, find
+from insitu.methods import Placement, Request, find
 from insitu.params import Params
 from insitu.randomness import rng_for
 from insitu.records import read
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from insitu.evaluation.variants import Asked, Group, Variant
 
 REPORTS = Path("reports/variants")
-SPLITS = ("test", VALIDATION)
 
 
 def main(params: Params, report: _step.Report, name: str) -> None:
@@ -99,7 +98,7 @@ def _rows(params: Params, backbone: Any, name: str, asked: str) -> "list[Group]"
         size, seed = params.quadruples.size, params.seed
         requests = [worn(number, size=size, seed=seed) for number in range(most)]
     else:
-        requests = _methods.requests(params, name, SPLITS, 10_000)
+        requests = _methods.requests(params, name, _methods.HELD_OUT, 10_000)
     for number, request in enumerate(requests):
         entity = trained.entities(request)[0]
         if asked == "edits":

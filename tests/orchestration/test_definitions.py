@@ -38,6 +38,7 @@ def test_every_stage_is_an_asset_and_nothing_else_but_the_partitions() -> None:
     demo = defs.resolve_job_def("demo").asset_layer.selected_asset_keys
     later = ("prepare", "train", "measure", "variants", "claims")
     slow = {asset for asset in ASSETS if asset.split("/")[0] in later}
+    slow |= {f"register/{name}" for name in TRAINED}
     assert {key.to_user_string() for key in demo} == ASSETS - slow
 
 
@@ -53,7 +54,8 @@ def test_assets_wait_for_what_their_stages_read() -> None:
     assert parents("tune") == {"subjects", "attributes", "regularization", "encode/subjects"}
     assert parents("adapters") == parents("tune") | {"tune"}
     assert parents("evaluate") == {"subjects", "adapters"}
-    assert parents("register") == {"adapters", "evaluate"}
+    assert parents("register/dreammix") == {"adapters", "evaluate"}
+    assert parents("register/eligen") == {"train/eligen", "measure/eligen"}
     assert parents("candidates") == {"pairs"} and parents("detections") == {"candidates"}
     assert parents("boundid") == {"candidates", "detections"}
     assert parents("groups") == {"faces"}

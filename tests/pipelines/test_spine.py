@@ -20,8 +20,9 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file
 
 from insitu import world
-from insitu.cli.painting import engine
 from insitu.errors import UserError
+from insitu.evaluation import gate
+from insitu.evaluation.measurement import Measurement
 from insitu.params import Params, load
 from insitu.params.spine import Painting
 from insitu.records import read
@@ -29,6 +30,7 @@ from insitu.records.engines import RegularPhoto
 from insitu.records.subjects import SubjectPhoto
 from insitu.registry.package import WEIGHTS, Package
 from insitu.registry.store import Store
+from insitu.serving.service import make
 from pipelines import (
     _paths,
     adapters,
@@ -37,6 +39,7 @@ from pipelines import (
     evaluate,
     register,
     regularization,
+    remeasure,
     subjects,
 )
 from tests.tiny import write_params
@@ -68,7 +71,7 @@ def store(folder: Path) -> Iterator[Store]:
     MlflowClient(uri).create_experiment("insitu", artifact_location=(folder / "kept").as_uri())
     store = Store.connect(uri)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "connect", lambda uri: store)
+        patch.setattr(Store, "connect", lambda *_: store)
         yield store
 
 
@@ -91,7 +94,7 @@ def chain(params: Params, folder: Path, store: Store) -> Path:
         encode.main(params, told)
         adapters.main(params, told)
         evaluate.main(params, told)
-        register.main(params, told)
+        register.main(params, told, "dreammix")
     return folder
 
 
@@ -150,7 +153,8 @@ def test_the_plots_templates_show_columns_that_are_written(chain: Path) -> None:
 
 
 def test_a_registered_adapter_is_the_product_of_its_run(chain: Path, store: Store) -> None:
-    assert store.names() == sorted(json.loads((chain / _paths.REGISTERED).read_text()))
+    receipt = (chain / _paths.REGISTERED / "dreammix.json").read_text()
+    assert store.names() == sorted(json.loads(receipt))
     entry = store.entry("dreammix.my-mug", "candidate")
     assert entry.digest == Package.open(chain / _paths.ADAPTERS / "my-mug").digest
     assert set(entry.figures) == METRICS
@@ -163,11 +167,30 @@ def test_a_registered_adapter_is_the_product_of_its_run(chain: Path, store: Stor
     assert pictures == ["pictures/step-000002.png"]
 
 
+def test_a_registered_version_is_measured_again_to_the_same_numbers(
+    chain: Path, params: Params, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(chain)
+    entry = store.entry("dreammix.my-mug", "candidate")
+    before = store.measurement(entry, entry.benchmark)
+    assert before is not None and set(Measurement.read(before, "").metrics) == METRICS
+    store.client.delete_model_version_tag(entry.name, entry.version, "benchmark")
+    remeasure.main(params, told, entry.name, "candidate")
+    again = store.entry(entry.name, "candidate")
+    assert again.benchmark == entry.benchmark
+    assert store.measurement(again, again.benchmark) == before
+    verdict = gate.ask(store, entry.name, "candidate", {"dino": gate.Rule(gain=-1.0, margin=None)})
+    assert verdict.passed and store.entry(entry.name, "1").judged
+    other = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"scenes": 3})})
+    remeasure.main(other, told, entry.name, "candidate")
+    assert store.entry(entry.name, "candidate").benchmark != entry.benchmark
+
+
 def test_registering_again_makes_no_second_version(
     chain: Path, params: Params, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(chain)
-    register.main(params, told)
+    register.main(params, told, "dreammix")
     assert [entry.version for entry in store.versions("dreammix.my-mug")] == ["1"]
 
 
@@ -304,7 +327,7 @@ def test_what_only_paints_holds_the_base_as_asked(
 ) -> None:
     """Each refuses what cannot be had on a CPU, before it has painted."""
     monkeypatch.chdir(chain)
-    for paint in (regularization.main, evaluate.main, lambda params, _: engine(params)):
+    for paint in (regularization.main, evaluate.main, lambda params, _: make(params)):
         with pytest.raises(UserError, match=why):
             paint(params.model_copy(update=changed), told)
 

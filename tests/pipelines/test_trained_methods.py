@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from insitu import world
 from insitu.errors import UserError
+from insitu.evaluation import gate
 from insitu.evaluation.trained import MEASURES
 from insitu.methods import data_of
 from insitu.params import load
@@ -32,7 +33,17 @@ from insitu.records.engines import (
 )
 from insitu.registry.package import Package
 from insitu.registry.store import Store
-from pipelines import _methods, _step, _training, _uno, measure, prepare, train
+from pipelines import (
+    _methods,
+    _step,
+    _training,
+    _uno,
+    measure,
+    prepare,
+    register,
+    remeasure,
+    train,
+)
 from tests.methods.test_anyphoto_data import bank_face, group
 from tests.tiny import write_params
 
@@ -128,7 +139,7 @@ def within(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     client = MlflowClient(uri)
     if client.get_experiment_by_name("insitu") is None:
         client.create_experiment("insitu", artifact_location=(project / "kept").as_uri())
-    monkeypatch.setattr(Store, "connect", lambda _: connect(uri))
+    monkeypatch.setattr(Store, "connect", lambda *_: connect(uri))
     return project
 
 
@@ -155,6 +166,17 @@ def test_rows_become_an_adapter_and_a_page(
     table = (within / "reports/trained" / name / "scores.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * told[MEASURES[name][0]]["trained"]["n"]
     assert (within / "reports/trained" / name / "index.html").is_file()
+    run(register, name)
+    receipt = json.loads((within / "data/registered" / f"{name}.json").read_text())
+    assert receipt == {name: first.digest}
+    store = Store.connect("")
+    entry = store.entry(name, "candidate")
+    kept = gate.measurement(store, entry)
+    assert set(kept.metrics) == set(MEASURES[name]) and kept.digest == entry.benchmark
+    rules = getattr(load(within / "params.yaml").registry.gate, name)
+    asked = {metric: gate.Rule(gain=-1.0, margin=rule.margin) for metric, rule in rules.items()}
+    assert gate.promote(store, name, "candidate", asked).passed
+    assert remeasure.measure(load(within / "params.yaml"), first) == kept
 
 
 def test_held_out_rows_are_asked_for_and_never_learned_from(within: Path) -> None:

@@ -5,39 +5,62 @@ Needs MLflow with a SQLite file, no server and no checkpoint: any bytes stand fo
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 from typer.testing import CliRunner
 
 from insitu import cli
 from insitu.cli import adapters as commands
 from insitu.errors import UserError
+from insitu.evaluation import gate
+from insitu.evaluation.gate import Rule
+from insitu.evaluation.measurement import Measured, Measurement
 from insitu.registry import store as registry
-from insitu.registry.gate import Thresholds, decide
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
-from insitu.registry.store import ARTIFACT, Store
+from insitu.registry.signature import Keys
+from insitu.registry.store import ARTIFACT, Entry, NotRegistered, Store
 from tests import mlflow_file
 
-ASKED = Thresholds(gain=0.0, margin=0.02)
+RULES = {"dino": Rule(gain=0.0, margin=0.02)}
 
 
-def figures(tuned: float, low: float) -> dict[str, Any]:
-    flat = {"value": tuned, "low": tuned, "high": tuned}
-    gain = {"value": low + 0.1, "low": low, "high": low + 0.2}
-    return {"dino": {"tuned": flat, "untuned": flat, "difference": gain}}
+def figures(tuned: float) -> dict[str, Any]:
+    return {"dino": {"tuned": {"value": tuned}, "untuned": {"value": 0.4}}}
 
 
-GOOD, WORSE, BETTER = figures(0.6, 0.05), figures(0.5, 0.05), figures(0.59, 0.04)
+GOOD, WORSE, BETTER = figures(0.6), figures(0.5), figures(0.59)
 
 
-def make_package(folder: Path, content: bytes) -> Package:
+def measured(value: float, *, base: float = 0.4, scenes: int = 6) -> Measurement:
+    """Every picture a little different, each better than the base's by the same."""
+    noise = np.random.default_rng(0).normal(0, 0.001, (scenes, 2))
+    rows = tuple(map(tuple, (value + noise).tolist()))
+    plain = tuple(map(tuple, (base + 0 * noise).tolist()))
+    return Measurement(
+        benchmark={"scenes": scenes},
+        metrics={"dino": Measured(higher_is_better=True, adapter=rows, base=plain)},
+    )
+
+
+def register(store: Store, package: Package, found: dict[str, Any]) -> Entry:
+    """With figures and a measurement that say the same."""
+    entry = store.register(package, found)
+    made = measured(found["dino"]["tuned"]["value"])
+    store.keep_measurement(entry, made.digest, made.model_dump_json())
+    return store.entry(entry.name, entry.version)
+
+
+def make_package(folder: Path, content: bytes, subject: str | None = "mug-1") -> Package:
     folder.mkdir(parents=True)
     (folder / WEIGHTS).write_bytes(content)
     card = Card(
-        method="dreammix", subject="mug-1", class_word="mug", identifier="sks",
+        method="dreammix", subject=subject, class_word="mug", identifier="sks",
         base=Base(path="models/x", revision=None, weights_digest="a" * 64), data_digest="b" * 64,
         settings={}, seed=0, weights_sha256=hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
@@ -78,15 +101,18 @@ def test_registering_again_changes_nothing_but_figures(
 
 
 def test_the_gate_decides_who_becomes_champion(store: Store, packages: list[Package]) -> None:
-    name = store.register(packages[0], GOOD).name
-    assert store.promote(name, "candidate", ASKED).passed
+    name = register(store, packages[0], GOOD).name
+    assert gate.promote(store, name, "candidate", RULES).passed
     assert store.entry(name, "champion").version == "1"
-    store.register(packages[1], WORSE)
-    verdict = store.promote(name, "candidate", ASKED)
-    assert not verdict.passed and any("not met" in reason for reason in verdict.reasons)
+    register(store, packages[1], WORSE)
+    verdict = gate.promote(store, name, "candidate", RULES)
+    assert not verdict.passed and "-0.100" in verdict.reasons[-1] and "worse" in verdict.reasons[-1]
     assert store.entry(name, "champion").version == "1"
-    store.register(packages[2], BETTER)
-    assert store.promote(name, "candidate", ASKED).passed
+    assert store.entry(name, "2").judged is False
+    register(store, packages[2], BETTER)
+    assert gate.ask(store, name, "candidate", RULES).passed  # asked alone, nothing moves
+    assert store.entry(name, "champion").version == "1"
+    assert gate.promote(store, name, "candidate", RULES).passed
     assert store.entry(name, "champion").version == "3"
     assert store.rollback(name).version == "1"
     assert store.entry(name, "champion").version == "1"
@@ -94,23 +120,57 @@ def test_the_gate_decides_who_becomes_champion(store: Store, packages: list[Pack
         store.rollback(name)
 
 
+def test_a_champion_of_another_benchmark_has_to_be_measured_first(
+    store: Store, packages: list[Package]
+) -> None:
+    name = register(store, packages[0], GOOD).name
+    gate.promote(store, name, "candidate", RULES)
+    entry = store.register(packages[1], BETTER)
+    with pytest.raises(UserError, match="not measured on a benchmark"):
+        gate.promote(store, name, "candidate", RULES)
+    other = measured(0.7, scenes=8)
+    store.keep_measurement(entry, other.digest, other.model_dump_json())
+    with pytest.raises(UserError, match=f"registry measure {name} 1"):
+        gate.promote(store, name, "candidate", RULES)
+    champion = measured(0.6, scenes=8)
+    store.keep_measurement(store.entry(name, "1"), champion.digest, champion.model_dump_json())
+    assert gate.promote(store, name, "candidate", RULES).passed
+
+
+def test_a_damaged_package_does_not_become_champion(store: Store, packages: list[Package]) -> None:
+    entry = register(store, packages[0], GOOD)
+    kept = Path(store.client.get_run(entry.run_id).info.artifact_uri.removeprefix("file://"))
+    (kept / ARTIFACT / WEIGHTS).write_bytes(b"exchanged")
+    with pytest.raises(UserError, match="damaged or exchanged"):
+        gate.promote(store, entry.name, "candidate", RULES)
+    assert store.champion(entry.name) is None
+
+
 def test_all_candidates_are_promoted_once_and_a_refusal_shows(
     store: Store, packages: list[Package], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def promote() -> tuple[int, str]:
-        done = CliRunner().invoke(cli.app, ["registry", "promote"])
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli.app, ["registry", *words])
         return done.exit_code, done.stdout
 
     monkeypatch.setattr(commands, "store", lambda settings: store)
-    assert promote() == (0, "There is no candidate.\n")
-    name = store.register(packages[0], GOOD).name
-    status, said = promote()
+    assert run("promote") == (0, "There is no candidate.\n")
+    name = register(store, packages[0], GOOD).name
+    assert "not judged  candidate" in run("list")[1]
+    status, said = run("judge")
+    assert status == 0 and said.endswith(f"{name}: may be promoted\n")
+    assert store.candidates() == [name]
+    status, said = run("promote")
     assert status == 0 and said.endswith(f"{name}: promoted\n")
-    assert store.candidates() == [] and promote()[0] == 0
-    store.register(packages[1], WORSE)
-    status, said = promote()
+    assert store.candidates() == [] and run("promote")[0] == 0
+    register(store, packages[1], WORSE)
+    status, said = run("promote")
     assert status == 1 and said.endswith(f"{name}: not promoted\n")
     assert store.candidates() == [name] and store.entry(name, "champion").version == "1"
+    said = run("list")[1]
+    assert "dino 0.600  passed  champion" in said and "dino 0.500  refused  candidate" in said
+    store.client.set_registered_model_alias(name, "champion", "2")
+    assert "refused  candidate, champion (by hand)" in run("list")[1]
 
 
 def test_more_subjects_than_a_page_has_are_all_found(
@@ -150,7 +210,8 @@ def test_a_version_is_shown_exported_and_verified(
 
     monkeypatch.setattr(commands, "store", lambda settings: store)
     entry = store.register(packages[0], GOOD, {"subjects": "abc"})
-    store.promote(entry.name, "candidate", ASKED)
+    register(store, packages[0], GOOD)
+    gate.promote(store, entry.name, "candidate", RULES)
     status, said = run("show", "mug-1")
     told = json.loads(said)
     assert status == 0 and (told["version"], told["digest"]) == ("1", packages[0].digest)
@@ -185,26 +246,53 @@ def test_what_is_not_there_is_said(store: Store, packages: list[Package]) -> Non
         store.entry(name, "champion")
 
 
-@pytest.mark.parametrize(
-    ("candidate", "champion", "passed"),
-    [
-        (GOOD, None, True),
-        (figures(0.6, -0.01), None, False),
-        (figures(0.6, 0.0), None, False),
-        (BETTER, GOOD, True),
-        (WORSE, GOOD, False),
-        (figures(0.9, -0.1), GOOD, False),
-    ],
-)
-def test_verdicts(
-    candidate: Mapping[str, Any], champion: Mapping[str, Any] | None, passed: bool
+def test_a_method_is_registered_under_its_own_name(store: Store, tmp_path: Path) -> None:
+    package = make_package(tmp_path / "own", b"weights", subject=None)
+    entry = store.register(package, GOOD)
+    assert entry.name == "dreammix" and store.names() == ["dreammix"]
+    assert store.aliases() == {"dreammix": {"candidate": "1"}}
+    assert store.resolve("dreammix", "candidate").digest == package.digest
+    with pytest.raises(NotRegistered):
+        store.resolve("dreammix", "champion")
+    with pytest.raises(NotRegistered):
+        store.resolve("dreammix", "9")
+
+
+def test_packages_are_signed_and_others_are_refused(
+    database: str, packages: list[Package], tmp_path: Path
 ) -> None:
-    assert decide(candidate, champion, ASKED).passed is passed
+    own, foreign = (make_keys(tmp_path / name) for name in ("own", "foreign"))
+    signing = Store.connect(database, Keys(private=own[0], public=own[1]))
+    for name in signing.names():
+        signing.client.delete_registered_model(name)
+    entry = signing.register(packages[0], GOOD)
+    assert signing.fetch(entry, tmp_path / "a").digest == packages[0].digest
+    other = Store.connect(database, Keys(public=foreign[1]))
+    with pytest.raises(UserError, match="not one of"):
+        other.fetch(entry, tmp_path / "b")
+    plain = Store.connect(database)
+    unsigned = plain.register(packages[1], GOOD)
+    with pytest.raises(UserError, match=r"no model\.sig"):
+        signing.fetch(unsigned, tmp_path / "c")
+    signing.register(packages[1], GOOD)  # again, now signed
+    assert signing.fetch(unsigned, tmp_path / "d").digest == packages[1].digest
+    with pytest.raises(UserError, match="private elliptic key"):
+        Store.connect(database, Keys(private=own[1])).register(packages[2], GOOD)
 
 
-def test_what_was_not_measured_does_not_pass() -> None:
-    with pytest.raises(UserError, match="what was not measured"):
-        decide({}, None, ASKED)
+def make_keys(path: Path) -> tuple[Path, Path]:
+    """A private and a public key in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = path.with_suffix(".pem"), path.with_suffix(".pub")
+    private.write_bytes(
+        key.private_bytes(
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return private, public
 
 
 def test_a_server_that_is_not_there_is_refused() -> None:

@@ -34,6 +34,8 @@ ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="The 
 
 
 def store(settings: Params) -> "Store":
+    from insitu.registry.signature import Keys
     from insitu.registry.store import Store
 
-    return Store.connect(settings.registry.tracking_uri)
+    own = settings.registry
+    return Store.connect(own.tracking_uri, Keys.of(own.private_key, own.public_key))

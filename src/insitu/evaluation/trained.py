@@ -13,6 +13,7 @@ from insitu import world
 from insitu.errors import UserError
 from insitu.evaluation.comparison import compare
 from insitu.evaluation.findings import Finding
+from insitu.evaluation.measurement import Measured, measured
 from insitu.evaluation.metrics import Case, Entity, Image, Metric, Photo, Scores
 from insitu.evaluation.metrics.attributes import AttributeAccuracy, AttributeReader
 from insitu.evaluation.metrics.edges import BackgroundChange, SeamVisibility
@@ -129,6 +130,17 @@ class Trial:
     def values(self, way: str, metric: str) -> np.ndarray:
         """Scores [requests, 1, seeds], failures worth the worst: as `compare` takes them."""
         return self.scores[way][metric].values.reshape(len(self.requests), 1, -1)
+
+    def measured(self) -> dict[str, Measured]:
+        """All metrics, for the gate."""
+        first, second = (self.scores[way] for way in WAYS)
+        return {
+            name: measured(
+                scores.values, second[name].values, seeds=len(self.pictures[WAYS[0]][0]),
+                higher_is_better=scores.scale.higher_is_better,
+            )
+            for name, scores in first.items()
+        }  # fmt: skip
 
 
 def trial(

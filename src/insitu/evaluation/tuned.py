@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from insitu import world
 from insitu.evaluation.comparison import compare
 from insitu.evaluation.findings import Finding
+from insitu.evaluation.measurement import Measured, measured
 from insitu.evaluation.metrics import Case, Entity, Metric, Scores
 from insitu.evaluation.metrics.edges import BackgroundChange, SeamVisibility
 from insitu.evaluation.metrics.entities import EntityFinder, EntityRecall, LocationError
@@ -74,6 +75,16 @@ class Trial:
     def values(self, scores: Scores) -> NDArray[np.float64]:
         """One of its scores as [K, R], failures worth the worst."""
         return scores.values.reshape(len(self.tuned), -1)
+
+    def measured(self) -> dict[str, Measured]:
+        """All metrics, for the gate."""
+        return {
+            name: measured(
+                scores.values, self.untuned_scores[name].values, seeds=len(self.tuned[0]),
+                higher_is_better=scores.scale.higher_is_better,
+            )
+            for name, scores in self.tuned_scores.items()
+        }  # fmt: skip
 
 
 def trial(

@@ -47,6 +47,7 @@ from insitu.params.engines import (
 from insitu.params.gallery import Gallery
 from insitu.params.inpaint_anywhere import InpaintAnywhere
 from insitu.params.lar_gen import LarGen
+from insitu.params.serving import Serving
 from insitu.params.sources import Pictures
 from insitu.params.spine import (
     Evaluate,
@@ -98,6 +99,7 @@ class Params(Settings):
     measure: Measure = Field(description="How trained methods are compared with untrained ones.")
     variants: Variants = Field(description="Settings of painting that are compared.")
     registry: Registry = Field(description="Where adapters are registered and promoted.")
+    serving: Serving = Field(description="The HTTP API and the studio.")
     runner: Runner = Field(description="Where the data engines run.")
     perception: Perception = Field(description="What the data engines see with.")
     pictures: Pictures = Field(description="Your own pictures.")

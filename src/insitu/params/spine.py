@@ -201,16 +201,47 @@ class Variants(Settings):
     dreammix: OfDreamMix = Field(description="Variants of DreamMix, by what is asked for.")
 
 
+class GateRule(Settings):
+    """What the gate asks of one metric; null = nothing."""
+
+    gain: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        description="How much better than the untrained base's it must be, by more than this with"
+        " the whole 95% interval, -1 to 1, in the metric's own unit; or null."
+    )
+    margin: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        description="How much worse than the present champion's it may be, with the whole interval,"
+        " 0 to 1; or null."
+    )
+
+
+Rules = Annotated[dict[str, GateRule], Field(min_length=1)]
+
+
+class Gate(Settings):
+    """By method and metric, what a champion must be measured as."""
+
+    dreammix: Rules = Field(description="Of tuned subjects, by metric: gain and margin.")
+    inpaint_anywhere: Rules = Field(description="By metric: gain and margin.")
+    anyphoto: Rules = Field(description="By metric: gain and margin.")
+    eligen: Rules = Field(description="By metric: gain and margin.")
+    lar_gen: Rules = Field(description="By metric: gain and margin.")
+    uno: Rules = Field(description="By metric: gain and margin.")
+
+
 class Registry(Settings):
     """Where adapters are registered, and what is asked of a champion."""
 
     tracking_uri: Annotated[str, Field(pattern=r"^https?://[^/]+")] = Field(
         description="Address of the MLflow server, http(s)://host:port."
     )
-    gain: Annotated[float, Field(ge=-1, le=1)] = Field(
-        description="How much more DINO than the untuned base a champion needs, with the whole"
-        " interval, -1 to 1."
+    private_key: str | None = Field(
+        description="File with the key (elliptic, PEM) that signs what is registered, or null."
     )
-    margin: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="How much less DINO than the present champion it may have, 0 to 1."
+    public_key: str | None = Field(
+        description="File with the key whose signature a package must have, or null: none needed."
     )
+    promotion: Literal["promote", "wait"] = Field(
+        description="What Dagster does with a candidate that the gate lets through: make it"
+        " champion, or leave that to a person."
+    )
+    gate: Gate = Field(description="By method and metric, what a champion must be measured as.")

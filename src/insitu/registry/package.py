@@ -90,6 +90,12 @@ class Package(BaseModel):
         return self.card.digest
 
     @property
+    def name(self) -> str:
+        """What it is registered as: `<method>`, or `<method>.<subject>`."""
+        subject = self.card.subject
+        return f"{self.card.method}.{subject}" if subject else self.card.method
+
+    @property
     def weights(self) -> Path:
         return self.folder / WEIGHTS
 
