@@ -15,6 +15,7 @@ from diffusers import FluxPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
+from insitu import progress
 from insitu.backbones.branches import BranchTransformer, branching
 from insitu.backbones.empty import empty_pipeline
 from insitu.backbones.loading import base_digest
@@ -180,7 +181,7 @@ class FluxBackbone:
         scheduler.set_timesteps(sigmas=sigmas, device=noise_BChw.device, mu=mu)
         scheduler.set_begin_index(0)  # else it looks for the time among its own, by number
         x = noise_BChw
-        for k, step in enumerate(scheduler.timesteps):
+        for k, step in enumerate(progress.steps(scheduler.timesteps, total=steps)):
             t = (step / config.num_train_timesteps).expand(len(x))
             x = scheduler.step(velocity(x, t), step, x, return_dict=False)[0]
             if after is not None:

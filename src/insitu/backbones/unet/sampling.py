@@ -8,6 +8,8 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
+from insitu import progress
+
 Guess = Callable[[Tensor, Tensor], Tensor]
 """Latents as the U-Net takes them [B, C, h, w] and a timestep [] -> what it predicts."""
 SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
@@ -88,7 +90,8 @@ class Denoising:
         scheduler = self._fresh()  # it counts its own steps
         _begin(scheduler, first)
         z = clean = latents_BChw
-        for step in range(first, self.steps if last is None else last):
+        todo = range(first, self.steps if last is None else last)
+        for step in progress.steps(todo, total=self.steps, first=first):
             t = scheduler.timesteps[step]
             done = scheduler.step(guess(scheduler.scale_model_input(z, t), t), t, z)
             z, clean = done.prev_sample, done.pred_original_sample
