@@ -8,13 +8,11 @@ passes the gate, serves the champions and asks for one picture over HTTP.
 """
 
 import argparse
-import base64
 import json
 import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,10 +40,11 @@ def main(params: Params, report: _step.Report, stages: tuple[str, ...] = DVC) ->
     with running([sys.executable, "-m", "insitu.cli", "mlflow"], f"{tracking}/health", "mlflow"):
         run(*stages)
         run("insitu.cli", "registry", "promote", allowed=(0, 1))
-        names = [name.partition(".")[2] for name in json.loads(REGISTERED.read_text())]
+        receipt = REGISTERED / f"{params.tune.method}.json"
+        names = list(json.loads(receipt.read_text()))
         serve = [sys.executable, "-m", "insitu.cli", "serve", "--port", str(PORT)]
         address = f"http://127.0.0.1:{PORT}"
-        with running(serve, f"{address}/healthz", "serve"):
+        with running(serve, f"{address}/readyz", "serve"):
             ask(address, names, params)
     for name, found in json.loads(METRICS.read_text()).items():
         told = ", ".join(
@@ -100,28 +99,24 @@ def _answers(url: str) -> bool:
 
 def ask(address: str, names: list[str], params: Params) -> None:
     """Ask for the first champion in a held-out scene, and keep the picture."""
+    from insitu.client import Client, Refused
     from insitu.evaluation.placement import Reference, places
     from insitu.records import read
     from insitu.records.subjects import SubjectPhoto
-    from insitu.serving.app import encode
 
     place = places(1, size=params.evaluate.size, seed=params.seed)[0]
-    for name in names:
-        known = Reference.of(list(read(SUBJECTS / name, SubjectPhoto)))
-        box = place.box(known.proportions)
-        body = {"subject": name, "image": encode(place.image), "box": list(box)}
-        request = urllib.request.Request(
-            f"{address}/v1/place", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request) as answer:
-                found = json.load(answer)
-        except urllib.error.HTTPError as error:
-            print(f"{name}: {json.load(error)['error']['why']}")  # not promoted
-            continue
-        ANSWER.write_bytes(base64.b64decode(found["image"]))
-        print(f"{found['adapter']}, version {found['version']} answered: {ANSWER}")
-        return
+    with Client(address) as client:
+        for name in names:
+            photos = list(read(SUBJECTS / name.partition(".")[2], SubjectPhoto))
+            box = place.box(Reference.of(photos).proportions)
+            try:
+                found = client.place(name, place.image, [{"box": box}])
+            except Refused as error:
+                print(f"{name}: {error.why}")  # not promoted
+                continue
+            ANSWER.write_bytes(found.png)
+            print(f"{found.adapter}, version {found.version} answered: {ANSWER}")
+            return
 
 
 if __name__ == "__main__":

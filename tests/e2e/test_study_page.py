@@ -6,8 +6,6 @@ package `chromium`, or INSITU_CHROMIUM with its path); skipped where there is no
 """
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,28 +21,13 @@ from PIL import Image
 
 from insitu.serving.study import BEST_OVERALL, VOTES
 from insitu.serving.study import votes as stored
+from tests.e2e.chromium import DESK, NEEDS_CHROMIUM, PHONE, browser
 from tests.serving import studies
 
+__all__ = ["browser"]
+
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("INSITU_CHROMIUM") or shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or set INSITU_CHROMIUM"
-)
-# Chromium looks up addresses of its maker at every start unless told not to.
-QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-PHONE = {"viewport": {"width": 375, "height": 667}, "device_scale_factor": 2,
-         "is_mobile": True, "has_touch": True}  # fmt: skip
-DESK = {"viewport": {"width": 1280, "height": 800}}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    # As root, as in a container, Chromium has no sandbox.
-    sandbox = () if os.geteuid() else ("--no-sandbox",)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
-        yield browser
-        browser.close()
+pytestmark = NEEDS_CHROMIUM
 
 
 class Server:

@@ -1,100 +1,38 @@
-"""Proves that a request is answered by the champion, the same for the same seed, and that what
-cannot be answered is refused in three parts.
+"""Proves that requests are answered by the registered adapters, the same for the same seed whatever
+else is asked, that aliases are followed, and that what cannot be painted is refused in three parts.
 
-Needs no trained weights: the base is a tiny random one of the real class, MLflow a SQLite file.
+Needs no trained weights: the bases are tiny random ones of the real classes, MLflow a SQLite file.
 """
 
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
-from mlflow import MlflowClient
-from safetensors.torch import save_file
 
-from insitu import world
-from insitu.backbones.unet import InpaintBackbone
 from insitu.errors import UserError
-from insitu.methods import Request, find
+from insitu.methods import Placement, Request
 from insitu.methods.dreammix import DreamMix
-from insitu.params import Checkpoint
-from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
 from insitu.registry.store import CHAMPION, Store
-from insitu.serving.app import decode, encode, make_app
-from insitu.serving.engine import Engine
+from insitu.serving.engine import Engine, Wish
+from insitu.serving.pictures import decode, encode, png, read_photo
+from insitu.serving.service import Service
+from tests.serving.served import CUP, ELIGEN, MUG, PHOTO, outside
 
-SETTINGS = {
-    "rank": 2, "targets": ["to_k", "to_v"], "inside": 1.5, "outside": 0.7, "beta": 0.4,
-    "local": 1.0, "enlarge": 0.0, "background": "original", "substitute": "tokens",
-    "scheduler": "own", "steps": 2, "guidance_scale": 2.0, "rescale": 0.0, "context": 0.3,
-}  # fmt: skip
-NAME = "dreammix.mug-1"
+BOX = (0.2, 0.3, 0.7, 0.9)
 
 
-@pytest.fixture(scope="module")
-def backbone(checkpoints: dict[str, Path]) -> InpaintBackbone:
-    path = str(checkpoints["inpaint"])
-    return InpaintBackbone.load(Checkpoint(path=path), device=torch.device("cpu"))
-
-
-def make_package(folder: Path, backbone: InpaintBackbone, seed: int, base: str = "") -> Package:
-    """An adapter with random weights, large enough to be seen."""
-    method, generator = find("dreammix", SETTINGS), torch.Generator().manual_seed(seed)
-    method.attach(backbone)
-    names = method.state(backbone)
-    method.detach(backbone)
-    folder.mkdir()
-    weights = {n: torch.randn(v.shape, generator=generator) for n, v in names.items()}
-    save_file(weights, folder / WEIGHTS)
-    card = Card(
-        method="dreammix", subject="mug-1", class_word="mug", identifier="sks red",
-        attributes={"colour": ["red"]},
-        base=Base(path="tiny", revision=None, weights_digest=base or backbone.digest),
-        data_digest="b" * 64, settings={"method": SETTINGS}, seed=seed,
-        weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-    )  # fmt: skip
-    (folder / CARD).write_text(card.text())
-    return Package.open(folder)
-
-
-@pytest.fixture(scope="module")
-def store(backbone: InpaintBackbone, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Versions 1 (champion), 2, and 3, which stands on another base."""
-    folder = tmp_path_factory.mktemp("serving")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(uri).create_experiment("insitu", artifact_location=(folder / "kept").as_uri())
-    store = Store.connect(uri)
-    for seed, base in ((1, ""), (2, ""), (3, "c" * 64)):
-        store.register(make_package(folder / str(seed), backbone, seed, base), {})
-    store.client.set_registered_model_alias(NAME, CHAMPION, "1")
-    return store
-
-
-@pytest.fixture(scope="module")
-def client(backbone: InpaintBackbone, store: Store) -> Iterator[TestClient]:
-    with TestClient(
-        make_app(
-            Engine(
-                backbone=backbone,
-                store=store,
-                method="dreammix",
-                vocabulary={"colour": ["red", "blue"]},
-            )
-        )
-    ) as client:
-        yield client
-
-
-PHOTO = world.render(world.sample_scene(world.rng_for("serving")), 80).image
+def body(**changed: Any) -> dict[str, Any]:
+    return {
+        "adapter": MUG, "image": encode(PHOTO), "placements": [{"box": BOX}], "seed": 4,
+    } | changed  # fmt: skip
 
 
 def ask(client: TestClient, **changed: Any) -> Any:
-    body = {"subject": "mug-1", "image": encode(PHOTO), "box": [0.2, 0.3, 0.7, 0.9], "seed": 4}
-    return client.post("/v1/place", json=body | changed)
+    return client.post("/v1/place", json=body(**changed))
 
 
 def picture(client: TestClient, **changed: Any) -> np.ndarray:
@@ -103,45 +41,129 @@ def picture(client: TestClient, **changed: Any) -> np.ndarray:
     return decode(answer.json()["image"])
 
 
+def entities(**changed: Any) -> dict[str, Any]:
+    places = [
+        {"box": [0, 0, 0.5, 0.9], "prompt": "a mug"},
+        {"box": [0.5, 0, 1, 1], "prompt": "a cat"},
+    ]
+    return {
+        "adapter": ELIGEN, "size": [32, 32], "background": "free", "placements": places,
+        "prompt": "a mug and a cat", "image": None,
+    } | changed  # fmt: skip
+
+
 def test_the_champion_answers_within_the_box(client: TestClient) -> None:
     answer = ask(client).json()
-    assert (answer["adapter"], answer["version"]) == (NAME, "1")
+    assert (answer["adapter"], answer["version"], answer["seed"]) == (MUG, "1", 4)
     painted = decode(answer["image"])
-    outside = np.ones(PHOTO.shape[:2], bool)
-    outside[24:72, 16:56] = False
+    kept = outside((16, 24, 56, 72))
     assert painted.shape == PHOTO.shape
-    assert np.array_equal(painted[outside], PHOTO[outside])
-    assert not np.array_equal(painted, PHOTO)
+    assert np.array_equal(painted[kept], PHOTO[kept]) and not np.array_equal(painted, PHOTO)
 
 
-def test_a_picture_depends_on_seed_prompt_and_version_and_on_nothing_before_it(
-    client: TestClient,
-) -> None:
+def test_a_picture_depends_on_what_is_asked_and_on_nothing_before_it(client: TestClient) -> None:
     first = picture(client)
     others = [
         picture(client, seed=5),
         picture(client, prompt="a {subject} in the snow"),
         picture(client, version="2"),
+        picture(client, adapter=CUP),
+        picture(client, steps=3),
+        picture(client, weight=0.5),
     ]
     assert all(not np.array_equal(first, other) for other in others)
+    whole = picture(client, **entities())
+    assert whole.shape == (32, 32, 3)
     assert np.array_equal(picture(client), first)
+    assert np.array_equal(picture(client, **entities()), whole)
 
 
-def test_a_promotion_is_served_at_once(client: TestClient, store: Store) -> None:
-    second = picture(client, version="2")
-    store.client.set_registered_model_alias(NAME, CHAMPION, "2")
+def test_a_form_and_a_picture_as_answer_are_the_same_as_json(client: TestClient) -> None:
+    asked = body(image="part:photo")
+    del asked["placements"]
+    asked["placements"] = [{"mask": "part:where"}]
+    where = np.zeros(PHOTO.shape[:2], np.uint8)
+    where[24:72, 16:56] = 255
+    files = {
+        "request": (None, json.dumps(asked)), "photo": ("photo.png", png(PHOTO)),
+        "where": ("where.png", png(where)),
+    }  # fmt: skip
+    answer = client.post("/v1/place", files=files, headers={"accept": "image/png"})
+    assert answer.status_code == 200 and answer.headers["x-insitu-version"] == "1"
+    assert np.array_equal(read_photo(answer.content), picture(client))
+
+
+def test_openai_edits_paint_the_masks_hole(client: TestClient) -> None:
+    photo = np.dstack([PHOTO, np.full(PHOTO.shape[:2], 255, np.uint8)])
+    photo[24:72, 16:56, 3] = 0
+    form = {"model": MUG, "prompt": "a {subject}", "seed": "4", "n": "2"}
+    files = {"image": ("photo.png", png(PHOTO)), "mask": ("mask.png", png(photo))}
+    answer = client.post("/v1/images/edits", data=form, files=files)
+    assert answer.status_code == 200, answer.text
+    first, second = (decode(one["b64_json"]) for one in answer.json()["data"])
+    same = {"prompt": "a {subject}"}
+    assert np.array_equal(first, picture(client, **same))
+    assert np.array_equal(second, picture(client, seed=5, **same))
+    refused = client.post("/v1/images/edits", data=form, files={"image": files["image"]})
+    assert refused.status_code == 422 and "0 masks" in refused.json()["error"]["given"]
+
+
+def test_a_promotion_is_followed_without_a_restart(client: TestClient, store: Store) -> None:
+    first, second = picture(client), picture(client, version="2")
+    store.client.set_registered_model_alias(MUG, CHAMPION, "2")
     try:
-        assert np.array_equal(picture(client), second)
+        deadline = time.monotonic() + 20
+        while not np.array_equal(picture(client), second):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     finally:
-        store.client.set_registered_model_alias(NAME, CHAMPION, "1")
+        store.client.set_registered_model_alias(MUG, CHAMPION, "1")
+    while not np.array_equal(picture(client), first):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_swap_under_load_loses_no_request_and_mixes_no_adapter(
+    client: TestClient, store: Store
+) -> None:
+    """Each answer is one version's own picture, for its seed."""
+    seeds = range(5)
+    own = {
+        (version, seed): picture(client, version=version, seed=seed)
+        for version in ("1", "2")
+        for seed in seeds
+    }
+    others = {seed: picture(client, adapter=CUP, seed=seed) for seed in seeds}
+
+    def one(number: int) -> Any:
+        if number == 30:
+            store.client.set_registered_model_alias(MUG, CHAMPION, "2")
+        seed = number % 5
+        if number % 3 == 0:
+            answer = ask(client, adapter=CUP, seed=seed)
+            wanted = others[seed]
+        else:
+            answer = ask(client, seed=seed)
+            assert answer.status_code == 200, answer.text
+            wanted = own[answer.json()["version"], seed]
+        found = decode(answer.json()["image"]).astype(int)
+        return answer.json()["version"], np.abs(found - wanted).max()
+
+    try:
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(one, range(90)))
+    finally:
+        store.client.set_registered_model_alias(MUG, CHAMPION, "1")
+    # Other batches round otherwise; another adapter's picture differs by much more.
+    assert max(difference for _, difference in answers) <= 1
+    different = np.abs(own["1", 0].astype(int) - own["2", 0]).max()
+    assert different > 20
 
 
 def test_an_edit_takes_the_subjects_own_word_out(
-    backbone: InpaintBackbone, store: Store, monkeypatch: pytest.MonkeyPatch
+    service: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(
-        backbone=backbone, store=store, method="dreammix", vocabulary={"colour": ["red", "blue"]}
-    )
+    engine = service.engine
     asked: list[Request] = []
     paint = DreamMix.paint
 
@@ -150,71 +172,87 @@ def test_an_edit_takes_the_subjects_own_word_out(
         return paint(self, base, requests)
 
     monkeypatch.setattr(DreamMix, "paint", watched)
-    given: Any = {"subject": "mug-1", "image": PHOTO, "box_xyxy01": (0.2, 0.3, 0.7, 0.9), "seed": 4}
-    plain = engine.place(**given, prompt="a {subject}")
-    blue = engine.place(**given, prompt="a blue {subject} wearing a hat")
-    named = engine.place(**given, prompt="a {subject}", replace=["red"])
+    plain = painted(engine, prompt="a {subject}")
+    blue = painted(engine, prompt="a blue {subject} wearing a hat")
+    named = painted(engine, prompt="a {subject}", replace=["red"])
     assert [(r.prompt, r.replaced) for r in asked] == [
         ("a sks red mug", ()),
         ("a blue sks mug wearing a hat", ("red",)),
         ("a sks mug", ("red",)),
     ]
-    assert not np.array_equal(plain.image, blue.image)
-    assert not np.array_equal(plain.image, named.image)
+    assert not np.array_equal(plain, blue) and not np.array_equal(plain, named)
     with pytest.raises(UserError, match="has no such attribute"):
-        engine.place(**given, prompt="a {subject}", replace=["striped"])
+        painted(engine, prompt="a {subject}", replace=["striped"])
 
 
-def test_adapters_act_together_by_their_weights(backbone: InpaintBackbone, store: Store) -> None:
-    engine = Engine(backbone=backbone, store=store, method="dreammix")
-    given: Any = {
-        "subject": "mug-1", "image": PHOTO, "box_xyxy01": (0.2, 0.3, 0.7, 0.9), "seed": 4,
-        "prompt": None,
-    }  # fmt: skip
-    alone = engine.place(**given).image
-    assert np.array_equal(engine.place(**given, also={"mug-1": 0.0}).image, alone)
-    assert not np.array_equal(engine.place(**given, also={"mug-1": 0.7}).image, alone)
-    half = engine.place(**given, weight=0.5).image
-    assert not np.array_equal(half, alone)
+def painted(engine: Engine, **changed: Any) -> np.ndarray:
+    place = (Placement(box_xyxy01=BOX),)
+    asked = engine.ask(
+        Wish(**{"adapter": MUG, "image": PHOTO, "placements": place, "seed": 4} | changed)
+    )
+    return engine.paint([asked])[0]
+
+
+def test_adapters_act_together_by_their_weights(service: Service, client: TestClient) -> None:
+    engine = service.engine
+    alone = painted(engine)
+    assert np.array_equal(painted(engine, also={"mug-1": 0.0}), alone)
+    assert not np.array_equal(painted(engine, also={"cup-2": 0.7}), alone)
+    assert not np.array_equal(painted(engine, weight=0.5), alone)
     # The champion beside itself, each at a half, is the champion.
-    both = engine.place(**given, weight=0.5, also={"mug-1": 0.5}).image.astype(int)
+    both = painted(engine, weight=0.5, also={"mug-1": 0.5}).astype(int)
     assert np.abs(both - alone).max() <= 2
     with pytest.raises(UserError, match="no such version or alias"):
-        engine.place(**given, also={"cat-9": 1.0})
+        painted(engine, also={"cat-9": 1.0})
 
 
 @pytest.mark.parametrize(
-    ("changed", "problem"),
+    ("changed", "status", "problem"),
     [
-        ({"subject": "cat-9"}, "no such version or alias"),
-        ({"version": "7"}, "no such version or alias"),
-        ({"version": "3"}, "on other weights it means nothing"),
-        ({"box": [0.7, 0.3, 0.2, 0.9]}, "within 0..1"),
-        ({"box": [0.5, 0.5, 0.51, 0.51]}, "nothing can be painted"),
-        ({"prompt": "a red mug"}, "does not say where the subject comes in"),
-        ({"image": "AAAA"}, "no whole PNG or JPEG"),
-        ({"image": "?"}, "not base64"),
+        ({"adapter": "dreammix.cat-9"}, 404, "no such version or alias"),
+        ({"adapter": "uno"}, 404, "no such version or alias"),
+        ({"version": "7"}, 404, "no such version or alias"),
+        ({"version": "3"}, 422, "on other weights it means nothing"),
+        ({"placements": [{"box": [0.7, 0.3, 0.2, 0.9]}]}, 422, "not right of its left one"),
+        ({"placements": [{"box": [0.5, 0.5, 0.51, 0.51]}]}, 422, "nothing can be painted"),
+        ({"placements": [{"box": [0, 0, 1, 1]}]}, 422, "nothing to fit"),
+        ({"placements": []}, 422, "It takes 1"),
+        ({"placements": [{}]}, 422, "not where"),
+        ({"placements": [{"box": BOX, "mask": encode(PHOTO)}]}, 422, "two places"),
+        ({"placements": [{"box": BOX, "reference": encode(PHOTO)}]}, 422, "would ignore it"),
+        ({"prompt": "a red mug"}, 422, "does not say where the subject comes in"),
+        ({"prompt": "{subject}" + " x" * 600}, 422, "At most 1000"),
+        ({"steps": 101}, 422, "At most 100"),
+        ({"image": None}, 422, "how large"),
+        ({"size": [80, 80]}, 422, "photo's size"),
+        ({"image": "AAAA"}, 422, "no whole PNG"),
+        ({"image": "?"}, 422, "not base64"),
+        ({"image": "part:photo"}, 422, "no file of that name"),
+        ({"background": "free"}, 422, "into a photo only"),
+        (entities(weight=0.5), 422, "one adapter"),
+        (entities(size=[20_000, 20_000]), 422, "At most"),
+        (entities(prompt=""), 422, "says nothing"),
     ],
 )
 def test_what_cannot_be_painted_is_refused_in_three_parts(
-    client: TestClient, changed: dict[str, Any], problem: str
+    client: TestClient, changed: dict[str, Any], status: int, problem: str
 ) -> None:
     answer = ask(client, **changed)
-    assert answer.status_code == 422
     error = answer.json()["error"]
-    assert set(error) == {"given", "why", "to do"} and problem in error["why"]
+    assert answer.status_code == status and problem in error["why"], answer.text
+    assert set(error) == {"code", "message", "given", "why", "to do"} and all(error.values())
     # And the next request is answered as if nothing had happened.
     assert ask(client).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "changed", [{"box": [0, 0, 2, 1]}, {"surprise": 1}, {"seed": -1}, {"subject": "../x"}]
-)
+    "changed",
+    [
+        {"placements": [{"box": [0, 0, 2, 1]}]}, {"surprise": 1}, {"seed": -1},
+        {"adapter": "../x"}, {"adapter": "dreammix./etc"}, {"version": "latest"},
+        {"weight": "nan"}, {"placements": [{"box": BOX}] * 17}, {"seed": 2**31},
+    ],
+)  # fmt: skip
 def test_a_malformed_request_is_refused(client: TestClient, changed: dict[str, Any]) -> None:
-    assert ask(client, **changed).status_code == 422
-
-
-def test_a_body_too_large_is_not_read(client: TestClient) -> None:
-    answer = client.post("/v1/place", content=b"x" * (17 * 2**20))
-    assert answer.status_code == 413 and "declared" in answer.json()["error"]["why"]
-    assert client.get("/healthz").json() == {"status": "ok"}
+    answer = ask(client, **changed)
+    assert answer.status_code == 422 and set(answer.json()["error"]) >= {"given", "why", "to do"}

@@ -12,7 +12,7 @@ from insitu.cli.checkpoints import fooocus
 from insitu.cli.claims import claims
 from insitu.cli.common import PROBLEMS_FOUND, SETTINGS, Group, ParamsFile
 from insitu.cli.data_sets import data
-from insitu.cli.painting import export, place, serve
+from insitu.cli.painting import export, place, serve, serve_key
 from insitu.cli.study import study
 from insitu.doctor import examine, render
 from insitu.params import load
@@ -94,5 +94,5 @@ def mlflow(
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-for command in (serve, place, export, fooocus, claims):
+for command in (serve, serve_key, place, export, fooocus, claims):
     app.command()(command)

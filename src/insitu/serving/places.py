@@ -3,9 +3,8 @@
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +14,17 @@ from ruamel.yaml.error import YAMLError
 from safetensors.torch import load_file
 
 from insitu.errors import UserError
-from insitu.methods import Method, Placement, Request, find
+from insitu.methods import Placement, Request, find
 from insitu.params import Params
 from insitu.registry.package import Package
 from insitu.requests import require_rest
-from insitu.serving.app import read_photo
-
-if TYPE_CHECKING:
-    from insitu.perception.face_finder import FaceFinder
+from insitu.serving.faces import LANDMARKS, face_finder, with_landmarks
+from insitu.serving.pictures import read_photo
 
 Image = NDArray[np.uint8]
 Points = tuple[tuple[float, float], ...]
 KEYS = ("box", "mask", "reference", "prompt", "landmarks", "reference_landmarks")
 FACE = 5  # landmarks
-LANDMARKS = "reference_landmarks_xy01"
 
 
 def place_of(text: str) -> Placement:
@@ -124,7 +120,8 @@ def paint(
             f"Ask {package.card.method}, or name another folder.",
         )
     method = find(name, package.card.settings["method"] | _changes(params, name, changed))
-    request = _with_landmarks(params, method, request)
+    if LANDMARKS in method.accepts.needs:
+        request = with_landmarks(request, lambda: face_finder(params))
     # Before the base is loaded: what the method cannot do takes no time to refuse.
     method.accepts.require(name, request)
     if method.accepts.rest:
@@ -146,48 +143,6 @@ def paint(
         return method.paint(backbone, [request])[0], package
     finally:
         method.detach(backbone)
-
-
-def _with_landmarks(params: Params, method: Method, request: Request) -> Request:
-    """Where a method needs landmarks of references and there are none, those of the best face."""
-    if LANDMARKS not in method.accepts.needs:
-        return request
-    placements = list(request.placements)
-    finder: FaceFinder | None = None
-    for k, placement in enumerate(placements):
-        if placement.reference is None or placement.reference_landmarks_xy01 is not None:
-            continue
-        finder = finder or _face_finder(params)
-        (faces,) = finder.find([placement.reference])
-        if not faces:
-            raise UserError(
-                f"The reference of placement {k + 1} was given without landmarks.",
-                f"{finder.name} finds no face in it.",
-                "Give a picture that shows the face, or its reference_landmarks.",
-            )
-        points = tuple((float(x), float(y)) for x, y in faces[0].landmarks_xy01)
-        placements[k] = replace(placement, reference_landmarks_xy01=points)
-    return replace(request, placements=tuple(placements))
-
-
-def _face_finder(params: Params) -> "FaceFinder":
-    """The one that `perception.faces` names."""
-    if params.perception.faces == "insightface":
-        from insitu.perception.insightface import InsightFace
-
-        files = params.perception.insightface
-        assert files is not None  # the settings ask for it
-        return InsightFace.from_files(
-            detector=Path(files.detector.path), detector_sha256=files.detector.sha256,
-            embedder=Path(files.embedder.path), embedder_sha256=files.embedder.sha256,
-        )  # fmt: skip
-    from insitu.perception.face_finder import ZeroShotFaceFinder
-
-    detector, faces = params.models.detector, params.models.face
-    return ZeroShotFaceFinder.from_pretrained(
-        detector.path, faces.path, threshold=params.perception.face,
-        detector_revision=detector.revision, faces_revision=faces.revision,
-    )  # fmt: skip
 
 
 def _changes(params: Params, name: str, changed: Sequence[str]) -> dict[str, Any]:
