@@ -1,6 +1,6 @@
 """Draws docs/pictures/serving/studio.png: the studio at work, in Chromium.
 
-    python docs/studio_picture.py data/trained/inpaint_anywhere    # or another adapter of two places
+    python docs/studio_picture.py data/trained/inpaint_anywhere    # or any of two places
 
 A registry and a server of its own, for the time that it takes, on the checkpoints of params.yaml.
 """
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -19,7 +20,6 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from insitu import world
-from insitu.evaluation.placement import places
 from insitu.params import load
 from insitu.registry.package import Package
 from insitu.registry.store import CHAMPION, Store
@@ -28,8 +28,8 @@ from insitu.serving.guards import configure_logs
 from insitu.serving.service import make
 
 OUT = Path(__file__).parent / "pictures" / "serving" / "studio.png"
-BOXES = ((0.06, 0.34, 0.46, 0.86), (0.54, 0.34, 0.94, 0.86))
-THINGS = ("mug", "teapot")
+BOXES = ((0.03, 0.22, 0.49, 0.94), (0.51, 0.22, 0.97, 0.94))
+THINGS = ("clock", "backpack")
 SIZE = {"width": 1280, "height": 900}
 
 
@@ -38,7 +38,11 @@ def main(adapter: Path) -> None:
         folder = Path(text)
         package = Package.open(adapter)
         url = serve(folder, package)
-        room = places(4, size=256, seed=3)[2].image
+        drawn = world.sample_scene(world.rng_for("studio", 1), style="photo")
+        # A scene has a thing; this one is a speck, and a box covers it.
+        speck = world.Frame(0.25, 0.6, 0.004, 0.0, False)
+        scene = replace(drawn, things=drawn.things[:1], frames=(speck,))
+        room = world.render(scene, 128).image
         Image.fromarray(room).save(folder / "room.png")
         for name in THINGS:
             rng = world.rng_for("studio", name)
@@ -53,8 +57,11 @@ def main(adapter: Path) -> None:
             page.goto(url)
             use(page, folder, package.name)
             OUT.parent.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=OUT, full_page=True)
+            page.screenshot(path=folder / "page.png", full_page=True)
             browser.close()
+        with Image.open(folder / "page.png") as shown:
+            # 256 colours look the same, in half the bytes.
+            shown.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(OUT, optimize=True)
     print(OUT)
 
 

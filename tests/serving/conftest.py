@@ -25,13 +25,11 @@ def store(bases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> St
 
 @pytest.fixture(scope="module")
 def service(
-    bases: dict[str, Any],
-    store: Store,
-    checkpoints: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    store: Store, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Service:
+    """On bases of its own: another server's adapters would sit in shared ones."""
     params = served.make_params(tmp_path_factory.mktemp("served"), checkpoints, follow_s=0.1)
-    return served.make_service(params, store, bases)
+    return served.make_service(params, store, served.load_bases(checkpoints))
 
 
 @pytest.fixture(scope="module")

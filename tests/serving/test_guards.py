@@ -70,15 +70,13 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(
-    bases: dict[str, Any],
-    store: Store,
-    checkpoints: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    store: Store, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     params = served.make_params(
         tmp_path_factory.mktemp("guarded"), checkpoints, upload_s=0.5, body_mib=1, queue=2, batch=1
     )
-    with Running(served.make_service(params, store, bases)) as running:
+    service = served.make_service(params, store, served.load_bases(checkpoints))
+    with Running(service) as running:
         yield running
 
 

@@ -91,7 +91,6 @@ def test_a_version_that_cannot_be_had_is_not_swapped_to(client: TestClient, own:
 
 
 def test_a_full_disk_stops_what_is_new_and_nothing_else(
-    bases: dict[str, Any],
     own: Store,
     checkpoints: dict[str, Path],
     tmp_path: Path,

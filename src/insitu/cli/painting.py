@@ -43,7 +43,7 @@ def serve(
         raise UserError(
             f"The server was to listen at {host}, without keys.",
             "Whoever reaches that address could have it paint.",
-            "Make a key (insitu serve-key NAME), and name its file in serving.keys, or with --keys.",
+            "Make a key (insitu serve-key NAME --keys FILE), and give --keys, or serving.keys.",
         )
     if painters:
         from insitu.serving import on_ray
