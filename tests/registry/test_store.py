@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from insitu import cli
@@ -23,6 +24,7 @@ from insitu.evaluation.gate import Rule
 from insitu.evaluation.measurement import Measured, Measurement
 from insitu.registry import store as registry
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
+from insitu.registry.server import Unreachable
 from insitu.registry.signature import Keys
 from insitu.registry.store import ARTIFACT, Entry, NotRegistered, Store
 from tests import mlflow_file
@@ -298,3 +300,26 @@ def make_keys(path: Path) -> tuple[Path, Path]:
 def test_a_server_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="does not answer"):
         Store.connect("http://127.0.0.1:9")
+
+
+def test_packages_are_kept_on_s3_where_pickles_are_forbidden(
+    packages: list[Package], tmp_path: Path, object_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", object_store)
+    boto3.client("s3").create_bucket(Bucket="adapters")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    MlflowClient(uri).create_experiment("insitu", artifact_location="s3://adapters/insitu")
+    store = Store.connect(uri)
+    entry = register(store, packages[0], GOOD)
+    assert store.fetch(entry, tmp_path / "back").digest == packages[0].digest
+    assert gate.promote(store, entry.name, "candidate", RULES).passed
+    keys = boto3.client("s3").list_objects_v2(Bucket="adapters")["Contents"]
+    names = {item["Key"].rpartition("/")[2] for item in keys}
+    assert {WEIGHTS, CARD, f"{entry.benchmark}.json"} <= names
+    for item in keys:
+        boto3.client("s3").delete_object(Bucket="adapters", Key=item["Key"])
+    with pytest.raises(Unreachable, match="cannot be had"):
+        store.fetch(entry, tmp_path / "gone")

@@ -5,6 +5,8 @@ Needs no server: MLflow is a SQLite file, and its failures are made where it is 
 """
 
 import errno
+import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,9 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from insitu import cli
+from insitu.digest import file_digest
 from insitu.errors import UserError
+from insitu.registry.package import CARD, WEIGHTS, Package
 from insitu.registry.server import Unreachable
 from insitu.registry.store import ARTIFACT, CHAMPION, Store
 from insitu.serving import catalog, shelf
@@ -140,6 +144,20 @@ def test_a_damaged_package_is_fetched_again(
     folder = Path(service.limits.folder) / "packages" / entry.digest
     (folder / "adapter.safetensors").write_bytes(b"exchanged")
     assert service.engine.shelf.package(entry).digest == entry.digest
+
+
+def test_a_pickle_as_an_adapter_is_refused(
+    client: TestClient, own: Store, bases: dict[str, Any], tmp_path: Path
+) -> None:
+    package = served.make_package(tmp_path / "pickle", bases["inpaint"], "dreammix.bad-1", 3)
+    (package.folder / WEIGHTS).write_bytes(pickle.dumps({"a": [1] * 100}))
+    text = json.loads((package.folder / CARD).read_text())
+    text["weights_sha256"] = file_digest(package.folder / WEIGHTS)
+    (package.folder / CARD).write_text(json.dumps(text))
+    own.register(Package.open(package.folder), {})
+    answer = ask(client, adapter="dreammix.bad-1", version="candidate")
+    assert answer.status_code == 422 and "no safetensors" in answer.json()["error"]["why"]
+    assert ask(client).status_code == 200
 
 
 def test_weights_go_by_last_use_under_their_budget(

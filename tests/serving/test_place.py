@@ -185,6 +185,21 @@ def test_an_edit_takes_the_subjects_own_word_out(
         painted(engine, prompt="a {subject}", replace=["striped"])
 
 
+def test_in_a_full_batch_no_company_changes_a_picture_by_a_bit(
+    service: Service, client: TestClient
+) -> None:
+    """What `serving.padded` promises."""
+    engine = service.engine
+    place = (Placement(box_xyxy01=BOX),)
+    asked = [
+        engine.ask(Wish(adapter=MUG, image=PHOTO, placements=place, seed=seed)) for seed in range(4)
+    ]
+    alone = engine.paint([asked[0]] * 4)[0]
+    for position in range(4):
+        company = [*asked[1 : position + 1], asked[0], *asked[position + 1 :]]
+        assert np.array_equal(engine.paint(company)[position], alone)
+
+
 def painted(engine: Engine, **changed: Any) -> np.ndarray:
     place = (Placement(box_xyxy01=BOX),)
     asked = engine.ask(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -131,7 +132,14 @@ class Shelf:
                 self.hits += 1
                 return known
             self.misses += 1
-        found = load_file(self.package(entry).weights)
+        try:
+            found = load_file(self.package(entry).weights)
+        except SafetensorError as error:
+            raise UserError(
+                f"{entry.name}, version {entry.version} was asked for.",
+                f"Its weights are no safetensors, and no other format is ever loaded: {error}.",
+                "Register an adapter that was saved as safetensors.",
+            ) from None
         with self._lock:
             self._weights[entry.digest] = found
             while len(self._weights) > 1 and sum(map(_size, self._weights.values())) > self._most:
