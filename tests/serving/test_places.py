@@ -23,9 +23,10 @@ from insitu import world
 from insitu.backbones import bases
 from insitu.cli import app
 from insitu.errors import UserError
-from insitu.methods import find, pinned
+from insitu.methods import Placement, Request, find, pinned
 from insitu.params import load
 from insitu.registry.package import CARD, WEIGHTS, Base, Card
+from insitu.serving.faces import face_finder, with_landmarks
 from insitu.serving.places import _words, place_of
 from tests.tiny import write_params
 
@@ -194,3 +195,25 @@ def test_landmarks_of_a_reference_are_found_where_none_are_given(
     Image.new("RGB", (96, 96), "white").save("nobody.png")
     done = place("anyphoto", *words, at=("box=.2,.2,.8,.8 reference=nobody.png",))
     assert done.exit_code == 2 and "no face in it" in " ".join(done.output.split())
+
+
+def test_a_close_up_is_looked_at_from_afar(folder: Path, checkpoints: dict[str, Path]) -> None:
+    """Alone, the embedded detector finds one in five of them."""
+    judges = {name: NANO / name for name in ("detector", "face")}
+    write_params(folder / "nano.yaml", checkpoints | judges)
+    finder = face_finder(load(folder / "nano.yaml"))
+    box, errors = (0.2, 0.2, 0.8, 0.8), []
+    for seed in range(8):
+        rng = world.rng_for("close-up", seed)
+        photo = world.face_photo(world.sample_face(rng), rng, 96)
+        asked = Request(
+            image=photo.image, prompt="a person", seed=0,
+            placements=(Placement(box_xyxy01=box, reference=photo.image),),
+        )  # fmt: skip
+        try:
+            (placement,) = with_landmarks(asked, lambda: finder).placements
+        except UserError:
+            continue
+        found = np.array(placement.reference_landmarks_xy01)
+        errors.append(np.abs(found - photo.things[0].landmarks_xy01).mean())
+    assert len(errors) >= 7 and np.median(errors) < 0.05
