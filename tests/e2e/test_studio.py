@@ -32,7 +32,8 @@ def running(
     bases = served.load_bases(checkpoints)
     store = served.make_store(folder, bases)
     params = served.make_params(tmp_path_factory.mktemp("params"), checkpoints)
-    with Running(served.make_service(params, store, bases)) as running:
+    service = served.make_service(params, store, bases, language=served.Designer())
+    with Running(service) as running:
         yield running
 
 
@@ -200,6 +201,21 @@ def test_a_refusal_says_what_to_do_and_nothing_is_lost(
         page.fill("#prompt", "a {subject}")
         generate(page)
         assert page.is_hidden("#alert") and page.locator(".place").count() == 1
+
+
+def test_a_scene_in_words_becomes_boxes_and_a_picture(browser: Any, running: Running) -> None:
+    with Page(browser, running, **DESK) as page:
+        choose(page, "eligen")
+        page.fill("#width", "32")
+        page.fill("#height", "32")
+        page.fill("#described", "a red mug left of a blue cat")
+        page.click("#lay-out")
+        page.locator(".place").nth(1).wait_for()
+        words = page.locator('[aria-label="What goes into place 2"]')
+        assert words.input_value() == "a blue cat"
+        assert page.input_value("#prompt") == "a red mug and a blue cat"
+        assert generate(page).shape == (32, 32, 3)
+        assert page.is_hidden("#slide-label")  # there is no photo before
 
 
 def test_a_phone_has_all_of_it_in_one_column(

@@ -5,6 +5,7 @@ Needs MLflow with a SQLite file, no server and no checkpoint: any bytes stand fo
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,9 @@ def test_a_version_is_shown_exported_and_verified(
     out = tmp_path / "out"
     assert run("export", "mug-1", str(out))[0] == 0
     assert Package.open(out).digest == packages[0].digest
+    page = (out / "README.md").read_text()
+    assert page.startswith("---\nbase_model: models/x\n") and packages[0].digest in page
+    assert "| dino | 0.600 | 0.400 |" in page and "insitu place mug-1" in page
     assert run("export", "mug-1", str(out))[0] == 2  # there already
 
     assert run("verify") == (0, "1 verified, 0 damaged\n")
@@ -233,9 +237,7 @@ def test_a_version_is_shown_exported_and_verified(
     status, said = run("verify", "mug-1")
     assert status == 1 and "damaged or exchanged" in said
     assert said.endswith("2 verified, 1 damaged\n")
-    (kept / ARTIFACT / WEIGHTS).unlink()
-    (kept / ARTIFACT / CARD).unlink()
-    (kept / ARTIFACT).rmdir()
+    shutil.rmtree(kept / ARTIFACT)
     with pytest.raises(UserError, match="cannot be had"):
         store.fetch(entry, tmp_path / "gone")
 

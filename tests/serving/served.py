@@ -1,13 +1,14 @@
 """A server on tiny random bases and registered adapters, for tests: all parts are the real ones."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mlflow import MlflowClient
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
@@ -16,6 +17,7 @@ from insitu.backbones.flux import FluxBackbone
 from insitu.backbones.unet import InpaintBackbone
 from insitu.methods import find
 from insitu.params import Checkpoint, FluxCheckpoint, Params, load
+from insitu.perception.language import Question, Unanswered
 from insitu.registry.package import CARD, WEIGHTS, Base, Card, Package
 from insitu.registry.store import CHAMPION, Store
 from insitu.serving.catalog import Catalog
@@ -124,6 +126,24 @@ def make_engine(params: Params, store: Store, bases: Mapping[str, Any]) -> Engin
 
 def make_service(params: Params, store: Store, bases: Mapping[str, Any], **more: Any) -> Service:
     return Service.of(params, make_engine(params, store, bases), **more)
+
+
+class Designer:
+    """Stands for a language model behind an address: two things, side by side."""
+
+    name = "designer"
+
+    def __init__(self) -> None:
+        self.asked: list[Question] = []
+
+    def ask(self, questions: Sequence[Question]) -> list[BaseModel | Unanswered]:
+        self.asked += questions
+        things = [
+            {"prompt": "a red mug", "x0": 0, "y0": 0, "x1": 500, "y1": 1000},
+            {"prompt": "a blue cat", "x0": 500, "y0": 0, "x1": 1000, "y1": 1000},
+        ]
+        told = {"things": things, "prompt": "a red mug and a blue cat"}
+        return [question.answer.model_validate(told) for question in questions]
 
 
 def outside(box: tuple[int, int, int, int]) -> np.ndarray:

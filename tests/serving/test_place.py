@@ -20,7 +20,7 @@ from insitu.registry.store import CHAMPION, Store
 from insitu.serving.engine import Engine, Wish
 from insitu.serving.pictures import decode, encode, png, read_photo
 from insitu.serving.service import Service
-from tests.serving.served import CUP, ELIGEN, MUG, PHOTO, outside
+from tests.serving.served import CUP, ELIGEN, MUG, PHOTO, Designer, outside
 
 BOX = (0.2, 0.3, 0.7, 0.9)
 
@@ -106,6 +106,24 @@ def test_openai_edits_paint_the_masks_hole(client: TestClient) -> None:
     assert np.array_equal(second, picture(client, seed=5, **same))
     refused = client.post("/v1/images/edits", data=form, files={"image": files["image"]})
     assert refused.status_code == 422 and "0 masks" in refused.json()["error"]["given"]
+
+
+def test_a_scene_in_words_is_laid_out_where_a_model_does_it(
+    service: Service, client: TestClient
+) -> None:
+    refused = client.post("/v1/layouts", json={"wish": "a mug and a cat"})
+    assert refused.status_code == 404 and "serving.layout" in refused.json()["error"]["to do"]
+    designer = service.language = Designer()
+    try:
+        told = client.post("/v1/layouts", json={"wish": "a mug and a cat"}).json()
+        assert told["placements"][1] == {"box": [0.5, 0.0, 1.0, 1.0], "prompt": "a blue cat"}
+        edited = {"wish": "a mug", "image": encode(PHOTO), "most": 2}
+        assert client.post("/v1/layouts", json=edited).status_code == 200
+        assert [len(question.images) for question in designer.asked] == [0, 1]
+        asked = {key: told[key] for key in ("placements", "prompt")}
+        assert picture(client, **entities(**asked)).shape == (32, 32, 3)
+    finally:
+        service.language = None
 
 
 def test_a_promotion_is_followed_without_a_restart(client: TestClient, store: Store) -> None:

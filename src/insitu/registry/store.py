@@ -16,7 +16,9 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from insitu.errors import UserError
+from insitu.registry import readme
 from insitu.registry.package import Package
+from insitu.registry.readme import README
 from insitu.registry.server import Server, Unreachable
 from insitu.registry.verdict import Verdict
 
@@ -86,10 +88,12 @@ class Store(Server):
         else:
             version = known[package.digest].version
             self._sign(package, known[package.digest].run_id)
+        entry = self.entry(name, version)
+        self.client.log_text(entry.run_id, readme.text(package, figures), f"{ARTIFACT}/{README}")
         self.client.set_model_version_tag(name, version, FIGURES, json.dumps(figures))
         for dataset, md5 in data.items():
             self.client.set_model_version_tag(name, version, DATA + dataset, md5)
-        if CHAMPION not in self.entry(name, version).aliases:
+        if CHAMPION not in entry.aliases:
             self.client.set_registered_model_alias(name, CANDIDATE, version)
         return self.entry(name, version)
 

@@ -15,7 +15,7 @@ from insitu.errors import UserError
 from insitu.serving import about, layouts, painting, studio
 from insitu.serving.asking import PlaceRequest, Refused, invalid
 from insitu.serving.guards import Guards
-from insitu.serving.refusals import Refusal, answer
+from insitu.serving.refusals import GONE, Refusal, answer
 from insitu.serving.service import Gone, Service
 
 SUMMARY = "Puts chosen subjects at chosen places in an image."
@@ -78,7 +78,7 @@ def make_app(service: Service) -> FastAPI:
 
     @app.exception_handler(Gone)
     async def left(_: Request, __: Gone) -> Response:
-        return Response(status_code=499)
+        return Response(status_code=GONE)
 
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app

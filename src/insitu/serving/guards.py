@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from insitu.errors import UserError
 from insitu.serving.keys import Keys, scope_of
-from insitu.serving.refusals import Failed, Forbidden, Refusal, TooLarge, TooSlow, answer
+from insitu.serving.refusals import GONE, Failed, Forbidden, Refusal, TooLarge, TooSlow, answer
 
 MIB = 2**20
 HERE = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -82,6 +83,8 @@ class Guards:
                 await answer(error)(scope, receive, answering)
             else:
                 await self._app(scope, self._bounded(receive), answering)
+        except ClientDisconnect:  # while its body was read
+            status = status or GONE
         except Exception as error:
             log.error("failed", path=scope["path"][:200], exc_info=error)
             if status == 0:

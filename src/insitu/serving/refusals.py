@@ -8,6 +8,9 @@ from insitu.errors import UserError
 from insitu.registry.server import Unreachable
 from insitu.registry.store import NotRegistered
 
+GONE = 499
+"""The status in logs and counters of a client that left before its answer."""
+
 
 class Refusal(UserError):
     """One with a status of its own."""

@@ -130,12 +130,7 @@ class Service:
     async def ask(self, body: PlaceRequest, files: Mapping[str, bytes]) -> Asked:
         """What a request comes to. Raises UserError."""
         if not self.ready:
-            raise Closing(
-                "A picture was asked for.",
-                "The server is beginning or ending.",
-                "Ask again in a moment.",
-                {"Retry-After": "5"},
-            )
+            raise _closing()
         async with self._readers:
             return await run_in_threadpool(self._ask, body, files)
 
@@ -147,7 +142,7 @@ class Service:
 
         Raises:
             Gone: it left.
-            UserError: it cannot be painted, or as many wait as may wait.
+            UserError: it cannot be painted, as many wait as may wait, or the server ends.
         """
         job = self.room.submit(asked, request.state.owner)
         over = asyncio.Event()
@@ -169,8 +164,19 @@ class Service:
             stop()
             if not job.over:
                 self.room.cancel(job)
+        if job.state == "cancelled":
+            raise _closing()
         job.result()
         return job
+
+
+def _closing() -> Closing:
+    return Closing(
+        "A picture was asked for.",
+        "The server is beginning or ending.",
+        "Ask again in a moment.",
+        {"Retry-After": "5"},
+    )
 
 
 def make(params: Params, **more: Any) -> Service:

@@ -392,7 +392,7 @@ async function curl() {
 }
 
 async function layOut() {
-  const free = state.takes.free && background() === "free";
+  const free = state.takes.free && (background() === "free" || !state.photo);
   if (!free && !(state.photo && state.photo.blob)) return say({ given: "A scene was described.", why: "There is no photo to change.", "to do": "Give one, or paint all of it." });
   const body = { wish: $("described").value, most: most() };
   if (!free) body.image = await base64(state.photo.blob);
