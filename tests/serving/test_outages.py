@@ -143,6 +143,7 @@ def test_a_damaged_package_is_fetched_again(
     entry = own.entry(MUG, "1")
     folder = Path(service.limits.folder) / "packages" / entry.digest
     (folder / "adapter.safetensors").write_bytes(b"exchanged")
+    assert picture(client).shape == served.PHOTO.shape  # what is in memory is not in the file
     assert service.engine.shelf.package(entry).digest == entry.digest
 
 

@@ -91,8 +91,9 @@ class Job:
         with self._lock:
             if self.over:
                 return False
-            for name, value in more.items():
-                setattr(self, name, value)
+            # The state last: who sees that it is over sees its picture, too.
+            for name in sorted(more, key=lambda name: name == "state"):
+                setattr(self, name, more[name])
             listeners = list(self._listeners)
             if self.over:
                 self.asked = None  # its pictures are no longer needed
@@ -173,7 +174,7 @@ class Room:
     @property
     def waiting_bytes(self) -> int:
         """Of the pictures of what waits."""
-        return sum(asked.nbytes for _, asked in self._line)
+        return sum(asked.nbytes for _, asked in list(self._line))
 
     def require_room(self) -> None:
         """Refuse where the line is full, before anything is read of a request.

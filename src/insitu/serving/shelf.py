@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from insitu.errors import UserError
@@ -132,8 +132,9 @@ class Shelf:
                 self.hits += 1
                 return known
             self.misses += 1
+        # Read, not mapped into memory: a file that is cut short while it is used ends the process.
         try:
-            found = load_file(self.package(entry).weights)
+            found = load(self.package(entry).weights.read_bytes())
         except SafetensorError as error:
             raise UserError(
                 f"{entry.name}, version {entry.version} was asked for.",
