@@ -90,7 +90,7 @@ def encodings(params: Params, registered: Registered, wanted: Wanted) -> list[st
 
 
 def require(params: Params, registered: Registered, wanted: Wanted) -> None:
-    """Refuse, before any work, settings, data and benchmarks that there are not.
+    """Refuse, before any work, settings and benchmarks that there are not.
 
     Raises:
         UserError: as told.
@@ -109,8 +109,6 @@ def require(params: Params, registered: Registered, wanted: Wanted) -> None:
                 "Only BoundID's filters and boxes are made anew for an arm.",
                 "Set keys of boundid alone.",
             )
-        if own.subjects is None:
-            _require_data(method, filtered=any(arm.data for arm in own.arms.values()))
     for (method, arm), asked in wanted.benchmarks.items():
         own = registered.methods[method]
         seed = replicates(registered, method, arm)[0]
@@ -124,14 +122,23 @@ def require(params: Params, registered: Registered, wanted: Wanted) -> None:
                 sets.load(of)
 
 
-def _require_data(method: str, *, filtered: bool) -> None:
-    """`filtered` = there are arms whose rows are filtered otherwise, from what filters take."""
-    folders = [_methods.DATA / each for each in data_of(method).SETS]
-    folders += [_paths.CANDIDATES, _paths.DETECTIONS] if filtered else []
-    missing = [folder for folder in folders if not (folder / MANIFEST).is_file()]
-    if missing:
-        raise UserError(
-            f"Claims of {method} were to be checked.",
-            f"What it learns from is not there: {', '.join(map(str, missing))}.",
-            "Make it: dvc repro boundid quadruples groups entities; `make claims` does that, too.",
-        )
+def require_data(registered: Registered, wanted: Wanted) -> None:
+    """Refuse, before any work, claims of methods whose data is not there.
+
+    Raises:
+        UserError: as told.
+    """
+    for method in sorted({method for method, _ in wanted.adapters}):
+        own = registered.methods[method]
+        if own.subjects is not None:
+            continue
+        folders = [_methods.DATA / each for each in data_of(method).SETS]
+        if any(arm.data for arm in own.arms.values()):  # rows that are filtered otherwise
+            folders += [_paths.CANDIDATES, _paths.DETECTIONS]
+        missing = [folder for folder in folders if not (folder / MANIFEST).is_file()]
+        if missing:
+            raise UserError(
+                f"Claims of {method} were to be checked.",
+                f"What it learns from is not there: {', '.join(map(str, missing))}.",
+                "Make it: dvc repro boundid quadruples groups entities; `make claims` does so, too.",
+            )

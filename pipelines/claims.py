@@ -93,6 +93,7 @@ def _check(params: Params, registered: Registered, asked: Asked) -> dict[str, An
     from pipelines import _arm_settings
 
     _arm_settings.require(params, registered, wanted)
+    _arm_settings.require_data(registered, wanted)
     began = time.monotonic()
     _make(params, registered, wanted, asked.workers or _fleet.cores())
     scores = functools.partial(_scores, registered)
