@@ -140,5 +140,5 @@ def require_data(registered: Registered, wanted: Wanted) -> None:
             raise UserError(
                 f"Claims of {method} were to be checked.",
                 f"What it learns from is not there: {', '.join(map(str, missing))}.",
-                "Make it: dvc repro boundid quadruples groups entities; `make claims` does so, too.",
+                "Make it: dvc repro boundid quadruples groups entities, or by `make claims`.",
             )
