@@ -80,8 +80,15 @@ def application(params: Params, *, replicas: int, here: str) -> Any:
     class Painter(_Painter):
         @serve.multiplexed(max_num_models_per_replica=HELD)
         async def hold(self, digest: str) -> str:
+            """Have an adapter at hand; Ray is told, and sends its requests here."""
             await asyncio.to_thread(self.engine.shelf.get, self.entries.pop(digest))
             return digest
+
+        async def __call__(self, asked: list[Asked]) -> list[NDArray[np.uint8]]:
+            entry = asked[0].entry
+            self.entries[entry.digest] = entry
+            await self.hold(entry.digest)
+            return await self.paint(asked)
 
     painter = serve.deployment(name=PAINTER, num_replicas=replicas)(Painter)
     front = serve.deployment(name="front", max_ongoing_requests=4 * params.serving.queue + 100)(
@@ -149,13 +156,7 @@ class _Painter:
         self.entries: dict[str, Entry] = {}
         self._painting = asyncio.Lock()
 
-    async def hold(self, digest: str) -> str:
-        """Have an adapter at hand; Ray is told, and sends its requests here."""
-        raise NotImplementedError
-
-    async def __call__(self, asked: list[Asked]) -> list[NDArray[np.uint8]]:
-        entry = asked[0].entry
-        self.entries[entry.digest] = entry
-        await self.hold(entry.digest)
+    async def paint(self, asked: list[Asked]) -> list[NDArray[np.uint8]]:
+        """Requests that are alike, when those before are done."""
         async with self._painting:
             return await asyncio.to_thread(self.engine.paint, asked)
